@@ -1,0 +1,53 @@
+"""featherweight: weigh a lightweight CNN before you ship it.
+
+Every verb of the command line is a function here, with the same name and arguments:
+
+    import featherweight as fw
+    result = fw.fit("photos/", "latency_p90=10ms,size=4MB")
+
+Importing the package imports none of its parts; each verb brings in what it needs when it is first named.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from featherweight.data import read_dataset as data
+    from featherweight.demo import demo
+    from featherweight.measure import measure
+    from featherweight.predict import predict
+    from featherweight.report import compare
+    from featherweight.search import fit
+
+# verb → (module, function)
+VERBS = {
+    "compare": ("report", "compare"),
+    "data": ("data", "read_dataset"),
+    "demo": ("demo", "demo"),
+    "fit": ("search", "fit"),
+    "measure": ("measure", "measure"),
+    "predict": ("predict", "predict"),
+}
+__all__ = ["compare", "data", "demo", "fit", "measure", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in VERBS:
+        raise AttributeError(f"module 'featherweight' has no attribute {name!r}; its verbs: {', '.join(VERBS)}")
+    module, function = VERBS[name]
+    return getattr(importlib.import_module(f"featherweight.{module}"), function)
+
+
+class _Package(ModuleType):
+    """Keeps `fw.measure` the verb. Importing a submodule binds its name on the package; where a verb has the same
+    name, that would turn the function into a module as soon as any part imports another.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in VERBS and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,227 @@
+"""The exported model: a folder with the model file, `artifact.json` and golden inputs with their outputs.
+
+    my-model/
+      model.onnx | model.tflite
+      artifact.json     what it is, how it was made, sha256 of both files
+      golden.npz        input (k, h, w, 3) uint8 and the outputs (k, classes) float32 that the file gave when made
+
+A model's input is always RGB, 0–255, (n, h, w, 3): normalization lives inside the graph, so that accuracy cannot be
+lost between training and deployment. A bare `.onnx` or `.tflite` of somebody else can be read too; what cannot be
+known of it is `None`.
+
+Imports errors only.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.errors import ArtifactError, OutputError
+
+# 1: first.
+SCHEMA = 1
+MANIFEST = "artifact.json"
+GOLDEN = "golden.npz"
+FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that was done to a model: its name, its settings, and what it passed over with the reason."""
+
+    name: str
+    settings: dict[str, Any]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One exported model file and what is known of it."""
+
+    path: Path  # the folder; the file itself where it came bare
+    file: str  # the model file's name within the folder
+    name: str  # for people: mobilenet_v1-0.25-128-int8
+    format: str  # onnx | litert
+    precision: str | None  # float32 | int8
+    sha256: str
+    size_bytes: int
+    task: str | None = None
+    classes: tuple[str, ...] | None = None
+    height: int | None = None
+    width: int | None = None
+    resize: str | None = None  # how a picture becomes (height, width): stretch
+    parameters: int | None = None
+    macs: int | None = None
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def model_path(self) -> Path:
+        """The model file."""
+        return self.path / self.file if self.path.is_dir() else self.path
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is a bare file without a manifest."""
+        return self.classes is None
+
+    def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(inputs (k, h, w, 3), the outputs (k, classes) that the file gave when it was made).
+
+        Raises:
+            ArtifactError: a bare file, or the golden file is missing or damaged.
+        """
+        if self.foreign:
+            raise ArtifactError(f"{self.path} is a bare model file and has no golden input")
+        try:
+            with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
+                return arrays["input"], arrays["output"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ArtifactError(f"{self.path / GOLDEN} is missing or damaged; export the model again") from error
+
+
+def read_artifact(path: str | Path) -> Artifact:
+    """An artifact folder, or a bare `.onnx` or `.tflite` file.
+
+    Raises:
+        ArtifactError: nothing there, not a model, or the model file is not the one the manifest was written for.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _read_bare(path)
+    if not path.is_dir():
+        raise ArtifactError(f"no artifact {path}; wanted an artifact folder, an .onnx or a .tflite file")
+    manifest = path / MANIFEST
+    try:
+        fields = json.loads(manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} has no {MANIFEST}; wanted an artifact folder as export writes it") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{manifest} cannot be read: {error}") from error
+    artifact = _from_fields(path, fields)
+    if not artifact.model_path.is_file():
+        raise ArtifactError(f"{path} lacks its model file {artifact.file}; export the model again")
+    found = sha256_of(artifact.model_path)
+    if found != artifact.sha256:
+        raise ArtifactError(
+            f"{artifact.model_path} has sha256 {found[:12]}…, its manifest says {artifact.sha256[:12]}…: "
+            "the file was changed. Export the model again"
+        )
+    return artifact
+
+
+def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> Artifact:
+    """Write the folder `artifact.path` beside its place and rename it there; sha256 and size are filled in here.
+
+    Raises:
+        OutputError: the folder exists already or cannot be written.
+    """
+    fields = {
+        **asdict(artifact),
+        "schema": SCHEMA,
+        "sha256": hashlib.sha256(model).hexdigest(),
+        "size_bytes": len(model),
+    }
+    del fields["path"]
+    with new_folder(artifact.path) as folder:
+        write_file(folder / artifact.file, model)
+        with (folder / GOLDEN).open("wb") as file:
+            np.savez_compressed(file, input=golden[0], output=golden[1])
+        write_file(folder / MANIFEST, json.dumps(fields, indent=2, ensure_ascii=False).encode())
+    return _from_fields(artifact.path, fields)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that stands at `path` only once it is whole; removed again if anything goes wrong.
+
+    Raises:
+        OutputError: `path` exists already, or cannot be written.
+    """
+    if path.exists():
+        raise OutputError(f"{path} exists already; name another place, nothing is overwritten")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; name another place with --output") from error
+    try:
+        yield beside
+        beside.chmod(0o755)
+        beside.rename(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; make room or name another place") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole: beside its place, flushed to the disk, then renamed there.
+
+    Raises:
+        OutputError: it cannot be written (no space, no permission).
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}; make room or name another place") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
+    try:
+        if fields["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"{path / MANIFEST} has schema {fields['schema']}, this featherweight reads {SCHEMA}; "
+                "use the version that wrote it"
+            )
+        if fields["file"] != FILES[fields["format"]]:
+            raise ArtifactError(
+                f"{path / MANIFEST} names the file {fields['file']!r}; wanted {FILES[fields['format']]}"
+            )
+        known = {**fields, "classes": tuple(fields["classes"])}
+        del known["schema"]
+        known["steps"] = tuple(
+            Step(step["name"], step["settings"], tuple((what, why) for what, why in step["skipped"]))
+            for step in fields["steps"]
+        )
+        return Artifact(path=path, **known)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path / MANIFEST} is not a manifest: {error!r}; export the model again") from error
+
+
+def _read_bare(path: Path) -> Artifact:
+    """A model file without a manifest, told by its content: a flatbuffer names TFL3, ONNX is a protobuf message."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[4:8] == b"TFL3":
+        kind = "litert"
+    elif (
+        head[:1] == b"\x08" and path.suffix == ".onnx"
+    ):  # field 1 of ModelProto, ir_version; the runtime checks the rest
+        kind = "onnx"
+    else:
+        raise ArtifactError(
+            f"{path} is no ONNX and no LiteRT model; wanted an artifact folder, an .onnx or .tflite file"
+        )
+    return Artifact(path, path.name, path.stem, kind, None, sha256_of(path), path.stat().st_size)

@@ -1,0 +1,378 @@
+"""The command line: a verb parses, calls one function and prints one thing.
+
+Results go to standard output, progress and logs to standard error. Exit status: 0 done or fits, 1 nothing fits the
+budget, 2 wrong usage or bad input, 130 interrupted. A traceback is shown only with --debug.
+
+Imports each verb's module inside the verb, so that --help answers at once and the device world runs without Keras.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from featherweight.errors import FeatherweightError, SettingError
+
+if TYPE_CHECKING:
+    from featherweight.data import Dataset
+    from featherweight.search import Fit
+
+DESCRIPTION = "The lightest CNN that is good enough on your device, and the proof."
+BUDGET_HELP = 'limits, for example "latency_p90=10ms,size=4MB,accuracy>=0.9"'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(arguments)
+    args.command = shlex.join(["featherweight", *arguments])
+    # TensorFlow reads these when it is first imported; its start-up notes are no news to the user.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    _log_to_stderr()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # only what a verb returns goes to standard output
+            text, status = args.verb(args)
+        print(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        print("featherweight: interrupted; finished records and artifacts are kept", file=sys.stderr)
+        return 130
+    except (FeatherweightError, OSError, ModuleNotFoundError) as error:
+        if args.debug:
+            raise
+        print(f"featherweight: {_one_line(error)}", file=sys.stderr)
+        return 2
+    return int(status)
+
+
+# ------------------------------------------------------------------------------------------------------- verbs
+
+
+def _data(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.data import read_dataset
+
+    dataset = read_dataset(args.data, _split(args.split))
+    return (_json(_dataset_dict(dataset)) if args.json else _audit_text(dataset)), 0
+
+
+def _fit(args: argparse.Namespace) -> tuple[str, int]:
+    from dataclasses import replace
+
+    from featherweight.budget import parse_budget
+
+    parse_budget(args.budget)  # before Keras and TensorFlow take their seconds
+    from featherweight.search import SearchSettings, default_training, fit
+
+    weights = None if args.weights == "none" else args.weights
+    training = default_training(weights is not None)
+    changes = {"epochs": args.epochs, "patience": args.patience, "learning_rate": args.learning_rate}
+    training = replace(
+        training,
+        augment=not args.no_augment,
+        flip=args.flip,
+        **{name: value for name, value in changes.items() if value is not None},
+    )
+    settings = SearchSettings(
+        models=_words(args.models),
+        widths=_numbers(args.widths, float),
+        sizes=_numbers(args.sizes, int),
+        formats=_words(args.formats),
+        precisions=_words(args.precisions),
+        threads=_numbers(args.threads, int),
+        split=_split(args.split),
+        train=training,
+        protocol=_protocol(args),
+        seed=args.seed,
+    )
+    found = fit(args.data, args.budget, args.output, weights, settings, args.command)
+    return _fit_text(found, args), 0 if found.fits else 1
+
+
+def _demo(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.demo import demo
+
+    found = demo(args.output, None, args.command)
+    return _fit_text(found, args), 0 if found.fits else 1
+
+
+def _measure(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.measure import Origin, measure
+    from featherweight.report import card
+
+    dataset = None
+    if args.data is not None:
+        from featherweight.data import read_dataset
+
+        dataset = read_dataset(args.data, _split(args.split))
+    records = measure(
+        args.artifacts,
+        dataset,
+        args.runtime,
+        _numbers(args.threads, int),
+        args.part,
+        _protocol(args),
+        args.output,
+        Origin(None, args.command),
+    )
+    if args.json:
+        import json
+
+        return _json([json.loads(record.to_json()) for record in records]), 0
+    return "\n".join([*map(card, records), f"appended to {args.output}"]), 0
+
+
+def _compare(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.report import compare, table
+
+    comparison = compare(args.records, args.budget, _words(args.keys), args.output)
+    status = 0
+    if args.budget and all(comparison.violations[record.id] for record in comparison.records):
+        status = 1
+    if args.json:
+        return _json(comparison.as_dict()), status
+    width = os.get_terminal_size().columns if sys.__stdout__ is not None and sys.__stdout__.isatty() else None
+    text = table(comparison, args.budget is not None, width)
+    return (f"{text}\nreport: {args.output}" if args.output else text), status
+
+
+def _predict(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.predict import predict
+
+    results = predict(args.artifact, args.images, args.runtime, args.threads, args.top)
+    if args.json:
+        return _json(results), 0
+    lines = []
+    for result in results:
+        best = "  ".join(f"{p['label']} {100 * p['score']:.1f} %" for p in result["predictions"])
+        lines.append(f"{_printable(result['image'])}: {best}")
+    return "\n".join(lines), 0
+
+
+# -------------------------------------------------------------------------------------------------------- text
+
+
+def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
+    from featherweight.report import card, compare
+
+    report = None
+    if found.records:
+        report = found.output / "report.html"
+        compare(found.records, getattr(args, "budget", None), output=report)
+    if args.json:
+        return _json({**found.as_dict(), "report": None if report is None else str(report)})
+    lines = [*(f"- {reason}" for reason in found.reasons), ""]
+    if found.record is None:
+        return "\n".join([*lines, "nothing could be measured"])
+    if found.fits:
+        lines.append(f"The lightest that fits: {found.record.name}")
+    else:
+        lines.append(f"Nothing fits. The nearest is {found.record.name}; it misses:")
+        lines += [f"  {violation}" for violation in found.violations]
+    lines += ["", card(found.record), ""]
+    if found.chosen is not None:
+        lines += [
+            f"artifact: {found.chosen.path}",
+            f"use it:   featherweight predict {shlex.quote(str(found.chosen.path))} IMAGE",
+        ]
+    lines.append(f"records:  {found.output}")
+    if report is not None:
+        lines.append(f"report:   {report}")
+    return "\n".join(lines)
+
+
+def _dataset_dict(dataset: "Dataset") -> dict[str, Any]:
+    return {
+        "task": dataset.task,
+        "fingerprint": dataset.fingerprint,
+        "classes": list(dataset.classes),
+        "pictures": len(dataset.items),
+        **dataset.audit.as_dict(),
+    }
+
+
+def _audit_text(dataset: "Dataset") -> str:
+    audit = dataset.audit
+    parts = dataset.parts
+    width = max(len(name) for name in (*dataset.classes, "class"))
+    lines = [f"{len(dataset.items)} pictures, {len(dataset.classes)} classes, fingerprint {dataset.fingerprint}", ""]
+    lines.append("  ".join([f"{'class':<{width}}", *(f"{part:>7}" for part in parts)]))
+    for name in dataset.classes:
+        lines.append("  ".join([f"{name:<{width}}", *(f"{audit.counts[part][name]:>7}" for part in parts)]))
+    totals = (sum(audit.counts[part].values()) for part in parts)
+    lines.append("  ".join([f"{'all':<{width}}", *(f"{total:>7}" for total in totals)]))
+    lines += ["", f"heights {audit.heights[0]} to {audit.heights[2]}, median {audit.heights[1]}"]
+    lines += [f"widths  {audit.widths[0]} to {audit.widths[2]}, median {audit.widths[1]}"]
+    lines.append(f"{audit.ignored} files passed over that are no pictures by name")
+    lines.append(f"{len(audit.bad)} bad pictures left out")
+    lines += [f"  {file}: {cause}" for file, cause in audit.bad]
+    for title, groups in (
+        ("exact duplicates", audit.duplicates),
+        ("equal pictures in different files", audit.equal),
+        ("equal pictures with different labels", audit.conflicts),
+        ("equal pictures in two parts", audit.leaks),
+    ):
+        lines.append(f"{len(groups)} groups of {title}")
+        lines += [f"  {' = '.join(group)}" for group in groups]
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------------------------------------------ parsing
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("featherweight", description=DESCRIPTION)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    demo = _verb(verbs, "demo", _demo, "the main job on handwritten digits that are at hand")
+    demo.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-digits)")
+
+    fit = _verb(verbs, "fit", _fit, "pictures and a budget → the lightest model that fits, with its record and report")
+    fit.add_argument("data", metavar="DATA", help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg")
+    fit.add_argument("--budget", required=True, metavar="LIMITS", help=BUDGET_HELP)
+    fit.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-DATA)")
+    fit.add_argument("--weights", default="none", metavar="FILE", help="none, imagenet, or a .weights.h5 or .npz file")
+    fit.add_argument("--models", default="", metavar="NAMES", help="which networks, comma-separated")
+    fit.add_argument("--widths", default="", metavar="NUMBERS", help="which width multipliers")
+    fit.add_argument("--sizes", default="", metavar="PIXELS", help="which input sizes")
+    fit.add_argument("--formats", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
+    fit.add_argument("--precisions", default="int8,float32", metavar="NAMES", help="int8, float32 (default: both)")
+    fit.add_argument("--epochs", type=int, help="at most so many (default: 12 with weights, 40 without)")
+    fit.add_argument("--patience", type=int, help="stop after so many epochs without gain")
+    fit.add_argument("--learning-rate", type=float, help="its peak")
+    fit.add_argument("--flip", action="store_true", help="also train on mirrored pictures")
+    fit.add_argument("--no-augment", action="store_true", help="train on the pictures as they are")
+    fit.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
+    _add_split(fit)
+    _add_protocol(fit)
+
+    data = _verb(verbs, "data", _data, "what is in a folder of pictures and what is wrong with it")
+    data.add_argument("data", metavar="DIR")
+    _add_split(data)
+
+    measure = _verb(verbs, "measure", _measure, "accuracy, latency, memory, energy and size of exported files, here")
+    measure.add_argument("artifacts", metavar="ARTIFACT", nargs="+", help="artifact folders, .onnx or .tflite files")
+    measure.add_argument("--data", metavar="DATA", help="pictures to measure accuracy on")
+    measure.add_argument(
+        "--part", choices=("train", "val", "test"), help="(default: test where there is one, else val)"
+    )
+    measure.add_argument("--runtime", default="all", metavar="NAME", help="onnxruntime, litert or all (default)")
+    measure.add_argument("--output", default="records.jsonl", metavar="FILE", help="(default: records.jsonl)")
+    _add_split(measure)
+    _add_protocol(measure)
+
+    compare = _verb(verbs, "compare", _compare, "records side by side: table, front, report.html")
+    compare.add_argument("records", metavar="RECORDS", help="a file of records, or a folder of such files")
+    compare.add_argument("--budget", metavar="LIMITS", help=BUDGET_HELP)
+    compare.add_argument("--keys", default="accuracy,latency_p50,size", metavar="NAMES", help="quantities of the front")
+    compare.add_argument("--output", metavar="FILE", help="write a self-contained page, for example report.html")
+
+    predict = _verb(verbs, "predict", _predict, "labels of pictures by an artifact")
+    predict.add_argument("artifact", metavar="ARTIFACT")
+    predict.add_argument("images", metavar="IMAGE", nargs="+")
+    predict.add_argument("--runtime", metavar="NAME", help="onnxruntime or litert (default: what runs the file)")
+    predict.add_argument("--threads", type=int, default=1)
+    predict.add_argument("--top", type=int, default=5, help="how many labels a picture (default: 5)")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when asked: importlib.metadata costs a tenth of `--help`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import version
+
+        print(f"featherweight {version('featherweight')}")
+        parser.exit()
+
+
+def _verb(
+    verbs: Any, name: str, function: Callable[[argparse.Namespace], tuple[str, int]], what: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
+    parser.set_defaults(verb=function)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--debug", action="store_true", help="show a traceback where something goes wrong")
+    return parser
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split", default="0.15,0.15", metavar="VAL,TEST", help="shares of a folder without parts (default: 0.15,0.15)"
+    )
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", default="", metavar="NUMBERS", help="(default: 1 and all cores)")
+    parser.add_argument("--min-seconds", type=float, default=2.0, help="run at least so long (default: 2)")
+    parser.add_argument("--min-runs", type=int, default=100, help="and at least so often (default: 100)")
+
+
+def _protocol(args: argparse.Namespace) -> Any:
+    from featherweight.measure import Protocol
+
+    return Protocol(min_seconds=args.min_seconds, min_runs=args.min_runs)
+
+
+def _split(text: str) -> Any:
+    from featherweight.data import Split
+
+    shares = _numbers(text, float)
+    if len(shares) != 2:
+        raise SettingError(f"--split {text}; wanted two shares, for example 0.15,0.15 for val and test")
+    return Split(*shares)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))
+
+
+def _numbers(text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(word) for word in _words(text))
+    except ValueError:
+        raise SettingError(f"cannot read {text!r}; wanted numbers separated by commas") from None
+
+
+def _json(value: object) -> str:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _printable(path: str) -> str:
+    from featherweight.data import display
+
+    return display(path)
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in ("keras", "tensorflow", "tf2onnx", "h5py"):
+        return f"{error.name} is not installed; training needs it: pip install 'featherweight[train]'"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{_printable(os.fspath(error.filename))}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("featherweight")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # TensorFlow hangs a handler on the root, and every line would come twice
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The main job on data that is at hand: the 1,797 handwritten digits that scikit-learn ships, as an image folder.
+
+Imports artifact, errors, search and train; scikit-learn and Pillow where they are used.
+"""
+
+import os
+from pathlib import Path
+
+from featherweight.artifact import new_folder
+from featherweight.errors import SettingError
+from featherweight.progress import logger
+from featherweight.search import Fit, SearchSettings, fit
+from featherweight.train import TrainSettings
+
+BUDGET = "accuracy>=0.95,latency_p50=2ms,size=1MB"
+
+
+def demo(output: str | Path | None = None, cache: str | Path | None = None, command: str | None = None) -> Fit:
+    """Write the digits out once, then fit the lightest classifier for them.
+
+    Args:
+        output: as in `fit`; by default `fit-digits` in the working directory.
+        cache: where the digits are kept; by default the user's cache directory.
+        command: what was typed, for the records.
+
+    Raises:
+        SettingError: scikit-learn is not installed.
+        FeatherweightError: as `fit`.
+    """
+    folder = write_digits(Path(cache) if cache is not None else cache_directory())
+    settings = SearchSettings(
+        models=("mobilenet_v1",),
+        widths=(0.25, 0.5),
+        sizes=(32,),
+        train=TrainSettings(epochs=24, patience=8, learning_rate=3e-3, contrast=0.0, rotate=0.02),
+    )
+    return fit(folder, BUDGET, output, None, settings, command)
+
+
+def write_digits(cache: Path) -> Path:
+    """The folder `digits` with a folder of PNG files a class; written once, whole, and found again later.
+
+    Raises:
+        SettingError: scikit-learn is not installed.
+    """
+    folder = cache / "digits"
+    if folder.is_dir():
+        return folder
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise SettingError("the demo needs scikit-learn for its pictures; pip install 'featherweight[demo]'") from error
+    from PIL import Image
+
+    digits = load_digits()
+    logger.info("writing %d handwritten digits to %s", len(digits.images), folder)
+    with new_folder(folder) as beside:
+        for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+            (beside / str(label)).mkdir(exist_ok=True)
+            grey = (pixels * 255 / 16).round().astype("uint8")  # the scans have 17 shades
+            Image.fromarray(grey).save(beside / str(label) / f"{number:04d}.png")
+    return folder
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/featherweight`, by default `~/.cache/featherweight`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featherweight"

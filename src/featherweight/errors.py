@@ -1,0 +1,65 @@
+"""Every error that a user can cause or meet. The message is one line: what came, what was wanted, what to do.
+
+    FeatherweightError
+    ├── DataError          an image folder that cannot be used
+    │   └── ImageError     one file that is not a picture we can read
+    ├── WeightsError       pretrained weights that are absent, damaged or of another network
+    ├── ArtifactError      not an exported model, or a damaged one
+    ├── ExportError        the exported file answers differently from the model
+    ├── RuntimeFailure     a runtime that is absent, or cannot load or run the file
+    ├── MeasureError       the measuring process died or did not answer
+    ├── RecordError        a records file that cannot be read, or records that cannot be compared
+    ├── BudgetError        a budget that cannot be understood
+    ├── SettingError       any other setting with a value that cannot be
+    └── OutputError        a place where results cannot be written
+
+Imports nothing of the package.
+"""
+
+
+class FeatherweightError(Exception):
+    """The root: the command line prints it as one line and exits with 2."""
+
+
+class DataError(FeatherweightError):
+    """An image folder that cannot be used."""
+
+
+class ImageError(DataError):
+    """One file that is not a picture we can read; the message is the cause, without the file's name."""
+
+
+class WeightsError(FeatherweightError):
+    """Pretrained weights that are absent, damaged or of another network."""
+
+
+class ArtifactError(FeatherweightError):
+    """Not an exported model, or a damaged one."""
+
+
+class ExportError(FeatherweightError):
+    """The exported file answers differently from the model, or the converter failed."""
+
+
+class RuntimeFailure(FeatherweightError):
+    """A runtime that is absent, or that cannot load or run the file."""
+
+
+class MeasureError(FeatherweightError):
+    """The measuring process died or did not answer."""
+
+
+class RecordError(FeatherweightError):
+    """A records file that cannot be read, or records that cannot be compared."""
+
+
+class BudgetError(FeatherweightError):
+    """A budget that cannot be understood."""
+
+
+class SettingError(FeatherweightError):
+    """A setting with a value that cannot be."""
+
+
+class OutputError(FeatherweightError):
+    """A place where results cannot be written."""

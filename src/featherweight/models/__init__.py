@@ -1,0 +1,1 @@
+"""Lightweight networks as Keras models, and their pretrained weights."""

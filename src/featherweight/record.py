@@ -1,0 +1,231 @@
+"""`Record`: one artifact measured once, on one device, by one runtime, with everything needed to check it; and the
+file of records, one JSON line each.
+
+A number that could not be measured is `None` and `missing` says why; nothing is estimated, and unknown is never zero.
+
+Imports artifact, errors and quantity.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+from featherweight.errors import OutputError, RecordError
+from featherweight.quantity import measured, quantities
+
+# 1: first.
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One artifact × one runtime with its settings × one device × one set of pictures."""
+
+    # what was measured
+    name: str
+    artifact_sha256: str
+    format: str
+    precision: str | None
+    task: str | None
+    steps: tuple[dict[str, Any], ...]
+    # where and how
+    device: dict[str, Any]
+    device_id: str
+    runtime: str
+    threads: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    data: str | None  # fingerprint of the dataset
+    part: str | None
+    seed: int | None
+    created: str  # ISO 8601, UTC
+    # the numbers
+    accuracy: float | None = measured("top-1", "fraction", "higher")
+    latency_p50_ms: float | None = measured("p50 latency", "ms", "lower")
+    latency_p90_ms: float | None = measured("p90 latency", "ms", "lower")
+    latency_p99_ms: float | None = measured("p99 latency", "ms", "lower")
+    preprocess_p50_ms: float | None = measured("p50 pre-processing", "ms", "lower")
+    postprocess_p50_ms: float | None = measured("p50 post-processing", "ms", "lower")
+    memory_peak_bytes: float | None = measured("peak memory", "B", "lower")
+    energy_mj: float | None = measured("energy per inference", "mJ", "lower")
+    size_bytes: float | None = measured("file size", "B", "lower")
+    parameters: float | None = measured("parameters", "count", "lower")
+    macs: float | None = measured("MACs", "count", "lower")
+    # how sure they are
+    accuracy_interval: tuple[float, float] | None = None
+    accuracy_n: int | None = None
+    latency_p50_interval_ms: tuple[float, float] | None = None
+    latency_n: int | None = None
+    memory_baseline_bytes: int | None = None  # resident before the model was loaded: interpreter, numpy, runtime
+    missing: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def id(self) -> str:
+        """8 hex digits of everything in it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
+
+    def to_json(self) -> str:
+        """One line; NaN and infinity cannot come in."""
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """The 95 % interval of a measured field, where one was taken."""
+        return {"accuracy": self.accuracy_interval, "latency_p50_ms": self.latency_p50_interval_ms}.get(name)
+
+
+QUANTITIES = quantities(Record)
+BY_KEY = {quantity.key: quantity for quantity in QUANTITIES.values()}
+
+
+def value_of(record: Record, name: str) -> float | None:
+    """A measured field by its name; only the names in `QUANTITIES` are answered.
+
+    Raises:
+        RecordError: no such quantity.
+    """
+    if name not in QUANTITIES:
+        raise RecordError(f"unknown quantity {name!r}; known: {', '.join(QUANTITIES)}")
+    value: float | None = getattr(record, name)
+    return value
+
+
+def record_from_json(line: str) -> Record:
+    """The record in one JSON line.
+
+    Raises:
+        RecordError: not JSON, another schema, or fields missing, unknown or of the wrong kind.
+    """
+    try:
+        values = json.loads(line, parse_constant=_no_constant)
+    except ValueError as error:
+        raise RecordError(f"not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise RecordError(f"{type(values).__name__} instead of an object")
+    if values.get("schema") != SCHEMA:
+        raise RecordError(f"schema {values.get('schema')!r}; this featherweight reads {SCHEMA}")
+    names = {f.name for f in fields(Record)}
+    if set(values) != names:
+        odd = sorted(set(values) ^ names)
+        raise RecordError(f"fields missing or unknown: {', '.join(odd)}")
+    for name in QUANTITIES:
+        if not _is_number_or_none(values[name]):
+            raise RecordError(f"{name} is {values[name]!r}; wanted a number or null")
+    for name in ("accuracy_interval", "latency_p50_interval_ms"):
+        pair = values[name]
+        if pair is not None and not (isinstance(pair, list) and len(pair) == 2 and all(map(_is_number_or_none, pair))):
+            raise RecordError(f"{name} is {pair!r}; wanted two numbers or null")
+        values[name] = None if pair is None else tuple(pair)
+    for name in ("steps", "warnings"):
+        if not isinstance(values[name], list):
+            raise RecordError(f"{name} is {values[name]!r}; wanted a list")
+        values[name] = tuple(values[name])
+    for name, kind in (("name", str), ("device_id", str), ("runtime", str), ("device", dict), ("missing", dict)):
+        if not isinstance(values[name], kind):
+            raise RecordError(f"{name} is {values[name]!r}; wanted {kind.__name__}")
+    return Record(**values)
+
+
+def append_record(path: str | Path, record: Record) -> None:
+    """Add one record to a file: under a lock, in one write, flushed to the disk.
+
+    A torn last line, left by a crash or a full disk, is first moved to `PATH.torn`, so nothing is lost and the file
+    stays readable.
+
+    Raises:
+        OutputError: the file cannot be written; it is then as it was before.
+    """
+    path = Path(path)
+    line = (record.to_json() + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b") as file, _locked(file):
+            _repair_tail(path, file)
+            end = file.seek(0, os.SEEK_END)
+            try:
+                written = os.write(file.fileno(), line)
+                if written != len(line):
+                    raise OSError(28, "No space left on device")
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)
+                raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot append the record of {record.name} to {path}: {error.strerror}; make room or name another place"
+        ) from error
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """All records of a file, or of every `*.jsonl` of a folder. A torn last line is passed over.
+
+    Raises:
+        RecordError: no such file, no record in it, or a line that is no record.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.jsonl"))
+        if not files:
+            raise RecordError(f"no *.jsonl in {path}; wanted a file of records, as measure and fit write it")
+        return [record for file in files for record in read_records(file)]
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}; wanted a file of records") from error
+    whole = text[: text.rfind(b"\n") + 1]
+    records = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            records.append(record_from_json(line.decode()))
+        except (RecordError, UnicodeDecodeError) as error:
+            raise RecordError(f"{path} line {number} is no record: {error}") from error
+    if not records:
+        raise RecordError(f"{path} holds no record")
+    return records
+
+
+def _repair_tail(path: Path, file: IO[bytes]) -> None:
+    """Move what stands behind the last newline to a file beside it; a whole record that lacks only its newline stays."""
+    file.seek(0)
+    content = file.read()
+    torn = content[content.rfind(b"\n") + 1 :]
+    if not torn:
+        return
+    try:
+        record_from_json(torn.decode())
+    except (RecordError, UnicodeDecodeError):
+        with path.with_name(f"{path.name}.torn").open("ab") as aside:
+            aside.write(torn + b"\n")
+            aside.flush()
+            os.fsync(aside.fileno())
+        file.truncate(len(content) - len(torn))
+    else:
+        os.write(file.fileno(), b"\n")
+
+
+@contextlib.contextmanager
+def _locked(file: IO[bytes]) -> Iterator[None]:
+    """An exclusive lock for the time of an append; where the system has no flock, appends rely on one writer."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    fcntl.flock(file, fcntl.LOCK_EX)
+    yield  # closing the file lets the lock go
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+
+
+def _no_constant(name: str) -> None:
+    raise RecordError(f"{name} is not a number")

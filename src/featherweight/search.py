@@ -1,0 +1,465 @@
+"""The main job: pictures and a budget → the lightest model that is good enough on this device, and the proof.
+
+1. **Screen.** Every candidate is built, exported and measured untrained: size, latency and memory do not depend on
+   the weights. What breaks the budget in every variant is out before anybody trains it.
+2. **Train** the rest from light to heavy as measured here, not by MACs, which do not rank light models. Each is
+   exported, and every file is measured with its accuracy on val. With a floor on accuracy the search stops at the
+   first that fits, as soon as no heavier candidate can be lighter.
+3. **Choose** the lightest record that is good enough: it fits the budget, and, without a floor on accuracy, its
+   accuracy is not shown to be lower than that of the best that fits. Lightest is the least p50 latency; where that
+   does not tell two apart, the smaller file.
+4. **Prove.** The chosen file is measured once more on test, which nothing before has looked at.
+
+Imports all below; keras only through models, train and export.
+"""
+
+import contextlib
+import itertools
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.artifact import Artifact, Step
+from featherweight.budget import Budget, Violation, parse_budget
+from featherweight.compare import better
+from featherweight.data import Dataset, PixelCache, Split, load_pixels, read_dataset
+from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError
+from featherweight.export import About, export
+from featherweight.measure import Origin, Protocol, check_threads, measure
+from featherweight.models.pretrained import build_pretrained, identify
+from featherweight.models.zoo import Shape, build, net_named
+from featherweight.progress import logger
+from featherweight.quantize import quantize
+from featherweight.record import Record, append_record
+from featherweight.train import TrainSettings, train
+
+# What the search tries when it is told nothing: light nets and the widths that Keras publishes weights for.
+LADDER = (
+    ("mobilenet_v1", 0.25),
+    ("mobilenet_v3_small", 0.75),
+    ("mobilenet_v2", 0.35),
+    ("mobilenet_v1", 0.5),
+    ("mobilenet_v2", 0.75),
+)
+SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
+CALIBRATION_IMAGES = 128
+SCREEN = Protocol(min_seconds=0.5, min_runs=64, warmup_seconds=0.25)
+MEASURED_ON_FILE = ("size", "latency_p50", "latency_p90", "latency_p99", "memory_peak", "energy", "parameters", "macs")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What to try and how. Empty tuples mean: choose for me."""
+
+    models: tuple[str, ...] = ()
+    widths: tuple[float, ...] = ()
+    sizes: tuple[int, ...] = ()
+    formats: tuple[str, ...] = ("onnx", "litert")
+    precisions: tuple[str, ...] = ("int8", "float32")
+    threads: tuple[int, ...] = ()
+    split: Split = field(default_factory=Split)
+    train: TrainSettings | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            net_named(name)
+        for given, known in ((self.formats, ("onnx", "litert")), (self.precisions, ("int8", "float32"))):
+            for one in given:
+                if one not in known:
+                    raise SettingError(f"unknown format or precision {one!r}; known: {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the search found."""
+
+    fits: bool
+    chosen: Artifact | None  # with `fits` false: the nearest, if one was trained
+    record: Record | None  # the chosen file's own
+    violations: tuple[Violation, ...]
+    records: tuple[Record, ...]  # of every file that was measured with accuracy
+    reasons: tuple[str, ...]  # what was left out or stopped, and why
+    output: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        import json
+
+        return {
+            "fits": self.fits,
+            "artifact": None if self.chosen is None else str(self.chosen.path),
+            "record": None if self.record is None else json.loads(self.record.to_json()),
+            "violations": [str(violation) for violation in self.violations],
+            "measured": len(self.records),
+            "reasons": list(self.reasons),
+            "output": str(self.output),
+        }
+
+
+@dataclass(frozen=True)
+class _Screened:
+    """A candidate, its files' records before training, and what keeps it out."""
+
+    shape: Shape
+    records: tuple[Record, ...]
+    misses: tuple[Violation, ...]
+
+    @property
+    def p50_ms(self) -> float:
+        """The least p50 latency of its files."""
+        return min((r.latency_p50_ms for r in self.records if r.latency_p50_ms is not None), default=float("inf"))
+
+
+def fit(
+    data: str | Path | Dataset,
+    budget: str | Budget,
+    output: str | Path | None = None,
+    weights: str | None = None,
+    settings: SearchSettings | None = None,
+    command: str | None = None,
+) -> Fit:
+    """Train, export and measure candidates until the lightest that fits the budget on this device is known.
+
+    Args:
+        data: a folder of pictures, or a dataset.
+        budget: limits, for example "latency_p90=10ms,size=4MB,accuracy>=0.9".
+        output: a new folder for artifacts, records and the report; by default `fit-NAME` in the working directory.
+        weights: `None` for random, "imagenet", or a file; a file decides which networks are tried.
+        settings: what to try and how.
+        command: what was typed, for the records.
+
+    Raises:
+        FeatherweightError: bad data, budget, weights, settings or output.
+    """
+    settings = settings or SearchSettings()
+    limits = parse_budget(budget) if isinstance(budget, str) else budget
+    place = _claim(output, data)
+    try:
+        return _search(data, limits, place, weights, settings, Origin(settings.seed, command))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            place.rmdir()  # goes only if nothing was put there yet
+        raise
+
+
+def _search(
+    data: str | Path | Dataset,
+    limits: Budget,
+    place: Path,
+    weights: str | None,
+    settings: SearchSettings,
+    origin: Origin,
+) -> Fit:
+    threads = check_threads(settings.threads)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split)
+    shapes = candidates(dataset, weights, settings)
+    logger.info("%d pictures, %d classes; candidates: %s", len(dataset.items), len(dataset.classes), _list(shapes))
+    reasons: list[str] = []
+    screened = _screen(shapes, len(dataset.classes), limits, settings, threads, place, reasons)
+    records: list[tuple[Artifact, Record]] = []
+    ready = sorted((s for s in screened if not s.misses), key=lambda s: s.p50_ms)
+    for position, one in enumerate(ready):
+        records += _train_and_measure(one.shape, dataset, weights, settings, threads, place, origin, reasons)
+        stop = _why_stop(limits, records, ready[position + 1 :])
+        if stop is not None:
+            reasons.append(stop)
+            logger.info("%s", stop)
+            break
+    return _conclude(dataset, limits, records, screened, settings, origin, place, reasons)
+
+
+def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) -> tuple[Shape, ...]:
+    """The networks to try: what was asked for, what the weights file holds, or the ladder; at sizes fit for the data.
+
+    Raises:
+        WeightsError: the file is of no network here.
+        SettingError: nothing is left to try.
+    """
+    if weights is None or weights == "imagenet":
+        ladder = [(net, width) for net, width in LADDER if net in (settings.models or net)]
+        chosen = settings.models or tuple(dict.fromkeys(net for net, _ in ladder))
+        nets = list(itertools.product(chosen, settings.widths)) if settings.widths else ladder
+    else:
+        nets = [(net, width) for net, width in identify(weights) if net in (settings.models or net)]
+        nets = [(net, width) for net, width in nets if width in (settings.widths or (width,))]
+    sizes = settings.sizes or default_sizes(dataset)
+    shapes = tuple(Shape(net, width, size) for net, width in nets for size in sizes)
+    if not shapes:
+        raise SettingError(
+            f"nothing to try with models {settings.models}, widths {settings.widths} and weights {weights}; "
+            "leave one of them out"
+        )
+    return shapes
+
+
+def default_sizes(dataset: Dataset) -> tuple[int, ...]:
+    """Two input sizes: the largest that the pictures fill (at least 64, as tiny ones do better enlarged), and one less."""
+    fitting = [size for size in SIZES if size <= max(64, 1.3 * dataset.median_side)]
+    return tuple(dict.fromkeys((fitting[max(0, len(fitting) - 2)], fitting[-1])))
+
+
+# ------------------------------------------------------------------------------------------------------- steps
+
+
+def _screen(
+    shapes: Sequence[Shape],
+    classes: int,
+    limits: Budget,
+    settings: SearchSettings,
+    threads: tuple[int, ...],
+    place: Path,
+    reasons: list[str],
+) -> list[_Screened]:
+    """Build, export and measure every candidate untrained."""
+    found = []
+    noise = np.random.default_rng(settings.seed)
+    for shape in shapes:
+        logger.info("screening %s: size and latency of the untrained files", shape)
+        pictures = noise.integers(0, 256, (8, shape.size, shape.size, 3), np.uint8)
+        records: list[Record] = []
+        with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
+            names = tuple(f"class {i}" for i in range(classes))
+            for artifact in _export_all(build(shape, classes), shape, names, (), pictures, settings, Path(scratch), []):
+                records += _measured(artifact, None, None, SCREEN, threads, Origin(settings.seed), reasons)
+        for record in records:
+            append_record(place / "screen.jsonl", record)
+        misses = _least_misses(records, limits.only(MEASURED_ON_FILE))
+        if misses:
+            reasons.append(f"{shape} was not trained: in its best variant {'; '.join(map(str, misses))}")
+            logger.info("%s", reasons[-1])
+        found.append(_Screened(shape, tuple(records), misses))
+    return found
+
+
+def _train_and_measure(
+    shape: Shape,
+    dataset: Dataset,
+    weights: str | None,
+    settings: SearchSettings,
+    threads: tuple[int, ...],
+    place: Path,
+    origin: Origin,
+    reasons: list[str],
+) -> list[tuple[Artifact, Record]]:
+    """One candidate: weights, training, all files, all records on val."""
+    logger.info("training %s", shape)
+    caches: tuple[PixelCache, PixelCache] = (
+        load_pixels(dataset.part("train"), shape.size, shape.size, "decoding train"),
+        load_pixels(dataset.part("val"), shape.size, shape.size, "decoding val"),
+    )
+    how = settings.train or default_training(weights is not None)
+    model = build_pretrained(shape, len(dataset.classes), weights)
+    model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, caches)
+    start = Step(
+        "build",
+        {
+            "net": shape.net,
+            "width": shape.width,
+            "size": shape.size,
+            "weights": None if weights is None else Path(weights).name,
+            "data": dataset.fingerprint,
+        },
+    )
+    pixels = caches[0].take(dataset.part("train"))
+    spread_out = np.linspace(0, len(pixels) - 1, min(CALIBRATION_IMAGES, len(pixels))).astype(int)
+    artifacts = _export_all(
+        model, shape, dataset.classes, (start, step), pixels[spread_out], settings, place / "artifacts", reasons
+    )
+    measured = []
+    for artifact in artifacts:
+        for record in _measured(artifact, dataset, "val", settings.protocol, threads, origin, reasons):
+            append_record(place / "records.jsonl", record)
+            measured.append((artifact, record))
+    return measured
+
+
+def default_training(pretrained: bool) -> TrainSettings:
+    """Few epochs from pretrained weights, many from nothing."""
+    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=10, learning_rate=3e-3)
+
+
+def _export_all(
+    model: Any,
+    shape: Shape,
+    classes: tuple[str, ...],
+    steps: tuple[Step, ...],
+    calibration: NDArray[np.uint8],
+    settings: SearchSettings,
+    folder: Path,
+    reasons: list[str],
+) -> list[Artifact]:
+    """Every format and precision that was asked for; one that cannot be made is named in `reasons`."""
+    made: list[Artifact] = []
+
+    def attempt(make: Callable[[], Artifact], name: str) -> Artifact | None:
+        try:
+            made.append(make())
+        except ExportError as error:
+            reasons.append(f"{name} was left out: {error}")
+            logger.warning("%s", reasons[-1])
+            return None
+        return made[-1]
+
+    def exported(file_format: str, precision: str, parent: Path) -> Artifact:
+        name = f"{shape}-{file_format}-{precision}"
+        return export(model, parent / name, file_format, About(name, classes, steps), calibration, precision)
+
+    with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
+        if "onnx" in settings.formats:
+            keep = "float32" in settings.precisions
+            source = attempt(lambda: exported("onnx", "float32", folder if keep else Path(scratch)), f"{shape}-onnx")
+            if source is not None and not keep:
+                made.remove(source)
+            if source is not None and "int8" in settings.precisions:
+                name = f"{shape}-onnx-int8"
+                attempt(lambda: quantize(source, folder / name, calibration, name), name)
+    if "litert" in settings.formats:
+        for precision in settings.precisions:
+            attempt(partial(exported, "litert", precision, folder), f"{shape}-litert-{precision}")
+    return made
+
+
+def _measured(
+    artifact: Artifact,
+    dataset: Dataset | None,
+    part: str | None,
+    protocol: Protocol,
+    threads: tuple[int, ...],
+    origin: Origin,
+    reasons: list[str],
+) -> list[Record]:
+    """All records of one artifact; a file that no runtime can run, or that kills its process, is named instead."""
+    try:
+        return measure(artifact, dataset, "all", threads, part, protocol, None, origin)
+    except (RuntimeFailure, MeasureError) as error:
+        reasons.append(f"{artifact.name} was not measured: {error}")
+        logger.warning("%s", reasons[-1])
+        return []
+
+
+def _why_stop(limits: Budget, records: list[tuple[Artifact, Record]], rest: list[_Screened]) -> str | None:
+    """Why none of the rest can win; `None` where one still can."""
+    if not rest:
+        return None
+    fitting = [record for _, record in records if not limits.violations(record)]
+    if limits.bound("accuracy") is None:
+        best = max((record.accuracy or 0 for record in fitting), default=0)
+        return (
+            f"stopped: every picture of val is right already; {len(rest)} heavier left untrained" if best == 1 else None
+        )
+    if not fitting:
+        return None
+    lightest = _lightest(fitting)
+    can_be_lighter = [s for s in rest if any(better(lightest, r, "latency_p50") is not True for r in s.records)]
+    if can_be_lighter:
+        return None
+    return (
+        f"stopped: {lightest.name} fits with a p50 of {lightest.latency_p50_ms:.3g} ms, and the {len(rest)} left "
+        f"untrained ({_list([s.shape for s in rest])}) are slower in every variant (from {rest[0].p50_ms:.3g} ms)"
+    )
+
+
+def _conclude(
+    dataset: Dataset,
+    limits: Budget,
+    records: list[tuple[Artifact, Record]],
+    screened: list[_Screened],
+    settings: SearchSettings,
+    origin: Origin,
+    place: Path,
+    reasons: list[str],
+) -> Fit:
+    if not records:
+        nearest = min(
+            (record for s in screened for record in s.records),
+            key=lambda record: _miss(limits.only(MEASURED_ON_FILE), record),
+            default=None,
+        )
+        violations = () if nearest is None else limits.only(MEASURED_ON_FILE).violations(nearest)
+        return Fit(False, None, nearest, violations, (), tuple(reasons), place)
+    artifact, record = choose(records, limits)
+    if "test" in dataset.parts and not limits.violations(record):
+        logger.info("proving %s on test", record.name)
+        record = measure(
+            artifact,
+            dataset,
+            record.runtime,
+            (record.threads,),
+            "test",
+            settings.protocol,
+            place / "proof.jsonl",
+            origin,
+        )[0]
+    violations = limits.violations(record)
+    return Fit(not violations, artifact, record, violations, tuple(r for _, r in records), tuple(reasons), place)
+
+
+def choose(records: Sequence[tuple[Artifact, Record]], limits: Budget) -> tuple[Artifact, Record]:
+    """The lightest that is good enough; where nothing fits, the one that misses least.
+
+    Raises:
+        SettingError: no records.
+    """
+    if not records:
+        raise SettingError("no records to choose from; measure something first")
+    fitting = [(artifact, record) for artifact, record in records if not limits.violations(record)]
+    if not fitting:
+        return min(records, key=lambda pair: _miss(limits, pair[1]))
+    if limits.bound("accuracy") is None:
+        best = max((record for _, record in fitting), key=lambda record: record.accuracy or 0)
+        fitting = [pair for pair in fitting if better(best, pair[1], "accuracy") is not True]
+    lightest = _lightest([record for _, record in fitting])
+    return next(pair for pair in fitting if pair[1] is lightest)
+
+
+def _lightest(records: Sequence[Record]) -> Record:
+    """The least p50 latency; among those not shown to be slower, the smallest file, then the most accurate."""
+    fastest = min(records, key=lambda record: record.latency_p50_ms or float("inf"))
+    as_fast = [r for r in records if r is fastest or better(fastest, r, "latency_p50") is not True]
+    return min(as_fast, key=lambda r: (r.size_bytes or float("inf"), -(r.accuracy or 0), r.latency_p50_ms or 0))
+
+
+def _least_misses(records: Sequence[Record], limits: Budget) -> tuple[Violation, ...]:
+    """What the best of them misses; nothing if one fits."""
+    if not records:
+        return ()
+    return min((limits.violations(record) for record in records), key=lambda v: (bool(v), sum(x.miss for x in v)))
+
+
+def _miss(limits: Budget, record: Record) -> float:
+    return sum(violation.miss for violation in limits.violations(record))
+
+
+def _claim(output: str | Path | None, data: str | Path | Dataset) -> Path:
+    """The new folder for results, made at once, so that an unwritable place is known before the long work.
+
+    Raises:
+        OutputError: it exists and is not empty, or cannot be made.
+    """
+    if output is not None:
+        place = Path(output)
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise OutputError(f"{place} exists and is not empty; name another folder with --output")
+    else:
+        name = (data.root if isinstance(data, Dataset) else Path(data)).resolve().name
+        numbered = (Path(f"fit-{name}{suffix}") for suffix in ("", *(f"-{i}" for i in range(2, 10_000))))
+        place = next(path for path in numbered if not path.exists())
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".write-test").touch()
+        (place / ".write-test").unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write to {place}: {error.strerror}; name another folder with --output") from error
+    return place
+
+
+def _list(shapes: Sequence[Shape]) -> str:
+    return ", ".join(map(str, shapes))

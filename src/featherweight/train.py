@@ -1,0 +1,274 @@
+"""Transfer learning in two phases: `keras.Model` × `Dataset` → a trained `keras.Model`.
+
+1. The trunk frozen: its features are computed once, and the head is fitted to them.
+2. The whole network, with augmentation, the learning rate falling along a cosine; the best weights on val are kept.
+
+A network without pretrained weights skips phase 1: the features of a random trunk teach a head nothing.
+
+In scope: the optimizer, the input path, early stopping. Not aware of: which network, which budget.
+Imports data, errors, image, models and progress.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.artifact import Step
+from featherweight.data import Dataset, PixelCache, labels, load_pixels
+from featherweight.errors import SettingError
+from featherweight.models.pretrained import is_folded, restore_statistics
+from featherweight.models.zoo import FEATURES
+from featherweight.progress import LINE_EVERY_SECONDS, logger, track
+
+if TYPE_CHECKING:
+    import keras
+
+STATISTICS_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. `shift`, `zoom` and `rotate` are shares of the side, of the size and of a full turn."""
+
+    epochs: int = 12
+    patience: int = 5
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    head_epochs: int = 40
+    head_learning_rate: float = 3e-3
+    augment: bool = True
+    flip: bool = False
+    shift: float = 0.08
+    zoom: float = 0.1
+    rotate: float = 0.03
+    contrast: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.patience, self.batch_size, self.head_epochs) < 1:
+            raise SettingError(f"epochs {self.epochs}, patience {self.patience}, batch {self.batch_size}; wanted >= 1")
+        if not 0 < self.learning_rate < 1 or not 0 < self.head_learning_rate < 1:
+            raise SettingError(f"learning rate {self.learning_rate}; wanted between 0 and 1")
+
+
+def train(
+    model: "keras.Model",
+    dataset: Dataset,
+    settings: TrainSettings,
+    pretrained: bool,
+    caches: tuple[PixelCache, PixelCache] | None = None,
+) -> tuple["keras.Model", Step]:
+    """Train a copy of the model.
+
+    Args:
+        model: as `models.zoo.build` makes it; unchanged.
+        dataset: with the parts train and val.
+        settings: how.
+        pretrained: whether the trunk's weights are worth keeping.
+        caches: the pixels of train and val at the model's size, where they were decoded already.
+
+    Returns:
+        The trained model with the weights of its best epoch on val, and what was done for the lineage.
+    """
+    import keras
+
+    keras.utils.set_random_seed(settings.seed)
+    height, width = model.input_shape[1:3]
+    train_items, val_items = dataset.part("train"), dataset.part("val")
+    train_cache, val_cache = caches or (
+        load_pixels(train_items, height, width, "decoding train"),
+        load_pixels(val_items, height, width, "decoding val"),
+    )
+    x, y = train_cache.take(train_items), labels(train_items)
+    x_val, y_val = val_cache.take(val_items), labels(val_items)
+    done: dict[str, Any] = asdict(settings)
+    if pretrained and is_folded(model):
+        spread_out = np.linspace(0, len(x) - 1, min(STATISTICS_IMAGES, len(x))).astype(int)
+        model = restore_statistics(model, x[spread_out])
+        done["batch_norm"] = f"statistics restored on {len(spread_out)} training pictures"
+    else:
+        model = _copy(model)
+    if pretrained:
+        done["head_accuracy_val"] = _fit_head(model, (x, y), (x_val, y_val), settings)
+    done |= _fit_all(model, (x, y), (x_val, y_val), settings)
+    return model, Step("train", done)
+
+
+def predict_pixels(
+    model: "keras.Model", pixels: NDArray[np.uint8], label: str = "predicting", batch_size: int = 64
+) -> NDArray[np.float32]:
+    """Outputs (n, …) on RGB 0–255 (n, h, w, 3), batch by batch: pixels may lie in a mapped file."""
+    starts = range(0, len(pixels), batch_size)
+    return np.concatenate(
+        [
+            model.predict_on_batch(pixels[start : start + batch_size].astype(np.float32))
+            for start in track(starts, label, len(starts))
+        ]
+    )
+
+
+def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: TrainSettings, shuffle: bool = True) -> Any:
+    """A `tf.data.Dataset` of (RGB 0–255 float32 (b, h, w, 3), labels (b,)), augmented, the next batch always ready.
+
+    The order is a function of the seed and the epoch. Augmentation is Keras' own layers, run beside the step.
+    """
+    import tensorflow as tf
+
+    rng = np.random.default_rng(settings.seed)
+    size = settings.batch_size
+
+    def epoch() -> Any:
+        order = rng.permutation(len(pixels)) if shuffle else np.arange(len(pixels))
+        # A last batch of one picture has no variance; it is left for another epoch.
+        last = len(order) - 1 if len(order) % size == 1 and shuffle and len(order) > size else len(order)
+        for start in range(0, last, size):
+            rows = order[start : start + size]
+            yield pixels[rows], truth[rows]
+
+    shape = (None, *pixels.shape[1:])
+    signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.int64))
+    stream = tf.data.Dataset.from_generator(epoch, output_signature=signature)
+    change = augmentation(settings) if settings.augment and shuffle else None
+    stream = stream.map(lambda x, y: (_float(x, change), y)).prefetch(4)
+    # With autotune on, TensorFlow 2.21 ends an epoch only when its tuning thread wakes next, and that thread sleeps
+    # twice as long each time: a 5.8 s epoch then takes 10.2 s.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    count = len(range(0, len(pixels), size)) - (len(pixels) % size == 1 and shuffle and len(pixels) > size)
+    return stream.with_options(options).apply(tf.data.experimental.assert_cardinality(count))
+
+
+def augmentation(settings: TrainSettings) -> list[Any]:
+    """Keras' preprocessing layers for the settings."""
+    import keras
+
+    seed = settings.seed
+    layers: list[Any] = []
+    if settings.flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=seed))
+    if settings.rotate:
+        layers.append(keras.layers.RandomRotation(settings.rotate, fill_mode="nearest", seed=seed + 1))
+    if settings.shift:
+        layers.append(
+            keras.layers.RandomTranslation(settings.shift, settings.shift, fill_mode="nearest", seed=seed + 2)
+        )
+    if settings.zoom:
+        layers.append(keras.layers.RandomZoom(settings.zoom, settings.zoom, fill_mode="nearest", seed=seed + 3))
+    if settings.contrast:
+        layers.append(keras.layers.RandomContrast(settings.contrast, value_range=(0, 255), seed=seed + 4))
+    return layers
+
+
+def _float(images: Any, layers: list[Any] | None) -> Any:
+    import tensorflow as tf
+
+    images = tf.cast(images, tf.float32)
+    for layer in layers or ():
+        images = layer(images, training=True)
+    return images
+
+
+def _copy(model: "keras.Model") -> "keras.Model":
+    import keras
+
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _fit_head(model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings) -> float:
+    """Phase 1, in place on our copy: features once, then the head alone. Returns its accuracy on val."""
+    import keras
+
+    trunk = keras.Model(model.input, model.get_layer(FEATURES).output)
+    features, val_features = (
+        predict_pixels(trunk, pixels, f"features of {name}")
+        for name, (pixels, _) in (("train", train_set), ("val", val_set))
+    )
+    dense = model.get_layer("logits")
+    head = keras.Sequential(
+        [keras.Input(features.shape[1:]), keras.layers.Dropout(0.2), keras.layers.Dense(dense.units)]
+    )
+    head.compile(
+        keras.optimizers.Adam(settings.head_learning_rate),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    history = head.fit(
+        features,
+        train_set[1],
+        batch_size=settings.batch_size,
+        epochs=settings.head_epochs,
+        validation_data=(val_features, val_set[1]),
+        callbacks=[_early_stopping(settings)],
+        verbose=0,
+    )
+    dense.set_weights(head.layers[-1].get_weights())
+    best = float(history.history["val_accuracy"][int(np.argmin(history.history["val_loss"]))])
+    logger.info("head on frozen features: %.1f %% right on val", 100 * best)
+    return best
+
+
+def _fit_all(model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings) -> dict[str, Any]:
+    """Phase 2, in place on our copy. Returns the epochs it took and the best accuracy on val."""
+    import keras
+
+    stream = batches(train_set[0], train_set[1], settings)
+    steps = int(stream.cardinality())
+    schedule = keras.optimizers.schedules.CosineDecay(
+        settings.learning_rate / 10,
+        settings.epochs * steps,
+        warmup_target=settings.learning_rate,
+        warmup_steps=min(steps, settings.epochs * steps // 4),
+    )
+    model.compile(
+        keras.optimizers.Adam(schedule),
+        keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy"],
+        jit_compile=False,  # XLA on the CPU is seven times slower
+    )
+    history = model.fit(
+        stream,
+        epochs=settings.epochs,
+        validation_data=batches(val_set[0], val_set[1], settings, shuffle=False),
+        callbacks=[_early_stopping(settings), _show(settings.epochs, steps)],
+        verbose=0,
+    )
+    losses = history.history["val_loss"]
+    best = int(np.argmin(losses))
+    return {
+        "epochs_run": len(losses),
+        "best_epoch": best + 1,
+        "accuracy_val": float(history.history["val_accuracy"][best]),
+    }
+
+
+def _early_stopping(settings: TrainSettings) -> Any:
+    """Stop when the loss on val no longer falls, and go back to the weights of the best epoch."""
+    import keras
+
+    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience, restore_best_weights=True)
+
+
+def _show(epochs: int, steps: int) -> Any:
+    """A Keras callback that logs each epoch, and within a long one a line now and then."""
+    import keras
+
+    class Show(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch, self.last = epoch + 1, time.monotonic()
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if time.monotonic() - self.last > LINE_EVERY_SECONDS:
+                self.last = time.monotonic()
+                logger.info("epoch %d of at most %d: step %d of %d", self.epoch, epochs, batch + 1, steps)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            right = 100 * (logs or {})["val_accuracy"]
+            logger.info("epoch %d of at most %d: %.1f %% right on val", self.epoch, epochs, right)
+
+    return Show()
