@@ -2,7 +2,7 @@
 
     my-model/
       model.onnx | model.tflite
-      artifact.json     what it is, how it was made, sha256 of both files
+      artifact.json     what it is, how it was made, sha256 of the model file
       golden.npz        input (k, h, w, 3) uint8 and the outputs (k, classes) float32 that the file gave when made
 
 A model's input is always RGB, 0–255, (n, h, w, 3): normalization lives inside the graph, so that accuracy cannot be
@@ -12,11 +12,18 @@ known of it is `None`.
 Imports errors only.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
+import sys
 import tempfile
+import types
+import typing
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +39,10 @@ from featherweight.errors import ArtifactError, OutputError
 SCHEMA = 1
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
+# What numpy and zipfile raise on damaged, foreign or encrypted archives.
+GOLDEN_ERRORS = (
+    OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
 
 
@@ -83,9 +94,10 @@ class Artifact:
         if self.foreign:
             raise ArtifactError(f"{self.path} is a bare model file and has no golden input")
         try:
-            with np.load(self.path / GOLDEN, allow_pickle=False) as arrays:
+            # Opened here, as numpy leaves a damaged file open.
+            with (self.path / GOLDEN).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return arrays["input"], arrays["output"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except GOLDEN_ERRORS as error:
             raise ArtifactError(f"{self.path / GOLDEN} is missing or damaged; export the model again") from error
 
 
@@ -105,7 +117,7 @@ def read_artifact(path: str | Path) -> Artifact:
         fields = json.loads(manifest.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} has no {MANIFEST}; wanted an artifact folder as export writes it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{manifest} cannot be read: {error}") from error
     artifact = _from_fields(path, fields)
     if not artifact.model_path.is_file():
@@ -134,10 +146,11 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
     del fields["path"]
     with new_folder(artifact.path) as folder:
         write_file(folder / artifact.file, model)
-        with (folder / GOLDEN).open("wb") as file:
-            np.savez_compressed(file, input=golden[0], output=golden[1])
-        write_file(folder / MANIFEST, json.dumps(fields, indent=2, ensure_ascii=False).encode())
-    return _from_fields(artifact.path, fields)
+        arrays = io.BytesIO()
+        np.savez_compressed(arrays, input=golden[0], output=golden[1])
+        write_file(folder / GOLDEN, arrays.getvalue())
+        write_file(folder / MANIFEST, to_utf8(json.dumps(fields, indent=2, ensure_ascii=False)))
+    return _from_fields(artifact.path, json.loads(json.dumps(fields)))
 
 
 @contextmanager
@@ -178,8 +191,36 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise OutputError(f"cannot write {path}: {error.strerror}; make room or name another place") from error
+
+
+def to_utf8(text: str) -> bytes:
+    """JSON or HTML as bytes. A file name that is no UTF-8 holds lone surrogates; these become JSON's own escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON is of the kind that a field's annotation names; a list stands for a tuple.
+
+    Numbers are finite, and `true` is no number.
+    """
+    origin, kinds = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is types.UnionType:
+        return any(fits(value, kind) for kind in kinds)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, kinds[1]) for item in value.values())
+    if origin is tuple:
+        if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
+            return False
+        return all(fits(item, kinds[0]) for item in value)
+    if hint in (int, float):
+        wanted = int if hint is int else (int, float)
+        return isinstance(value, wanted) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, hint)
 
 
 def sha256_of(path: Path) -> str:
@@ -199,15 +240,24 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
             raise ArtifactError(
                 f"{path / MANIFEST} names the file {fields['file']!r}; wanted {FILES[fields['format']]}"
             )
-        known = {**fields, "classes": tuple(fields["classes"])}
-        del known["schema"]
-        known["steps"] = tuple(
+        hints = {**typing.get_type_hints(Artifact), "classes": tuple[str, ...], "steps": tuple[dict[str, Any], ...]}
+        _check_kinds(fields, {name: hint for name, hint in hints.items() if name != "path"})
+        for step in fields["steps"]:
+            _check_kinds(step, {**typing.get_type_hints(Step), "skipped": tuple[tuple[str, str], ...]})
+        steps = tuple(
             Step(step["name"], step["settings"], tuple((what, why) for what, why in step["skipped"]))
             for step in fields["steps"]
         )
-        return Artifact(path=path, **known)
+        known = {name: value for name, value in fields.items() if name != "schema"}
+        return Artifact(path=path, **{**known, "classes": tuple(fields["classes"]), "steps": steps})
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / MANIFEST} is not a manifest: {error!r}; export the model again") from error
+
+
+def _check_kinds(fields: dict[str, Any], hints: dict[str, Any]) -> None:
+    for name, hint in hints.items():
+        if not fits(fields[name], hint):
+            raise TypeError(f"{name} is {fields[name]!r:.80}")
 
 
 def _read_bare(path: Path) -> Artifact:

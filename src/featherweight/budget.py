@@ -80,7 +80,7 @@ class Budget:
             elif quantity.cost(value) > quantity.cost(limit.bound):
                 shown, bound = quantity.show(value), quantity.show(limit.bound)
                 if shown == bound:  # they differ beyond the digits that are usually shown
-                    shown, bound = f"{value:g} {quantity.unit}", f"{limit.bound:g} {quantity.unit}"
+                    shown, bound = quantity.exact(value), quantity.exact(limit.bound)
                 found.append(Violation(limit, value, f"{quantity.label} is {shown}; wanted {limit.sign} {bound}"))
         return tuple(found)
 

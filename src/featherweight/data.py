@@ -166,7 +166,7 @@ class PixelCache:
 
     def take(self, items: Sequence[Item]) -> Pixels:
         """The items' pixels, (len(items), height, width, 3); no copy where they lie together."""
-        rows = np.array([self.rows[item.path] for item in items])
+        rows = np.array([self.rows[item.path] for item in items], dtype=np.intp)
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             together: Pixels = self.pixels[rows[0] : rows[0] + len(rows)]
             return together
@@ -178,7 +178,8 @@ def read_dataset(folder: str | Path, split: Split | None = None) -> Dataset:
     """Find, fully decode and split the pictures of a folder.
 
     Raises:
-        DataError: no such folder, no pictures, more than 5 % bad, an empty class or fewer than two classes.
+        DataError: no such folder or one that cannot be listed, parts beside other folders, no pictures, more than
+            5 % bad, an empty class, too few different pictures in one, or fewer than two classes.
     """
     return scan(folder, split, None)[0]
 
@@ -276,8 +277,9 @@ def scan(folder: str | Path, split: Split | None, size: tuple[int, int] | None) 
         if size is not None and pixels is not None:
             pixels[row] = resize(image, *size)
         height, width = image.shape[:2]
-        pixel_hash = hashlib.sha256(f"{height} {width} ".encode() + image.tobytes()).hexdigest()
-        return _Seen(found[row], hashlib.sha256(data).hexdigest(), pixel_hash, height, width)
+        pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
+        pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture
+        return _Seen(found[row], hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width)
 
     looked = list(track(_in_threads(look, range(len(found))), "scanning pictures", len(found)))
     seen = [result for result in looked if isinstance(result, _Seen)]
@@ -297,7 +299,13 @@ def _find(root: Path) -> tuple[tuple[str, ...], list[_Found], int]:
         raise DataError(f"{display(root)} is a file; wanted the folder that holds a folder for each class")
     folders = _subfolders(root)
     given = {PART_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in PART_NAMES}
-    ready_made = "train" in given and len(given) > 1 and len(given) == len(folders)
+    ready_made = "train" in given and len(given) > 1
+    if ready_made and len(given) < len(folders):
+        others = ", ".join(display(folder.name) for folder in folders if folder not in given.values())
+        raise DataError(
+            f"{display(root)} has parts ({', '.join(sorted(given))}) and beside them: {others}; wanted either one "
+            "folder for each part or one for each class"
+        )
     sources: dict[str | None, Path] = {part: given[part] for part in given} if ready_made else {None: root}
     files: list[_Found] = []
     classes: set[str] = set()
@@ -326,7 +334,10 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterable[Path]:
-    for parent, _, names in os.walk(folder):  # does not follow links to folders: those can form a loop
+    def stop(error: OSError) -> None:  # without it, a folder that cannot be listed would count as empty
+        raise DataError(f"cannot list {display(error.filename)}: {error.strerror}") from error
+
+    for parent, _, names in os.walk(folder, onerror=stop):  # does not follow links to folders: those can form a loop
         for name in names:
             yield Path(parent, name)
 

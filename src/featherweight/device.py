@@ -1,4 +1,4 @@
-"""This machine: processor, instruction sets, cores, memory, governor, load; peak memory and energy of this process.
+"""The machine: processor, instruction sets, cores, memory, governor, load; peak memory and energy of this process.
 
 Everything is read from the operating system's own files; what it does not tell is `None`, never a guess.
 Imports nothing of the package.
@@ -67,7 +67,7 @@ class Device:
 def this_device() -> Device:
     """The machine that this process runs on."""
     fields = _cpuinfo()
-    flags = (fields.get("flags") or fields.get("Features") or fields.get("isa") or "").split()
+    flags = (fields.get("flags") or fields.get("Features") or _letters(fields.get("isa", ""))).split()
     board = _read(Path("/proc/device-tree/model"))
     name = board or fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()
     return Device(
@@ -177,6 +177,11 @@ def _cpuinfo() -> dict[str, str]:
         if colon:
             fields.setdefault(key.strip(), value.strip())
     return fields
+
+
+def _letters(isa: str) -> str:
+    """RISC-V's one-letter extensions, apart: `rv64imafdcv_zicsr` → `i m a f d c v`."""
+    return " ".join(isa.partition("_")[0].lower().removeprefix("rv64").removeprefix("rv32"))
 
 
 def _memory_bytes() -> int | None:

@@ -4,7 +4,8 @@ What it settles, once for all of them:
 - The format is told by the first bytes, not by the name: JPEG, PNG, BMP, WebP, GIF (its first frame).
 - Size caps are checked in the header, before a pixel is decoded.
 - EXIF orientation is applied. Grey, palette, CMYK and 16-bit become 8-bit RGB; alpha is laid over white.
-- A truncated file is an error, never a half-grey picture.
+- A truncated file is an error, never a half-grey picture; so is a JPEG whose pixel data end early or are unreadable.
+- Broken metadata are no error: what is not pixels or orientation is passed over, without a warning.
 
 Imports nothing of the package but errors.
 """
@@ -13,6 +14,7 @@ import io
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -34,10 +36,18 @@ MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 80_000_000
 MAX_SIDE = 65_500
 
+
+class _JpegReader(JpegImagePlugin.JpegImageFile):
+    """Pillow's, without its own reading of EXIF (for the resolution), which warns where the block is broken."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
+
+
 # The readers by a file's first bytes. Pillow's `open` would also try some thirty formats that nobody photographs in,
 # and each of them is a way in for a hostile file.
 _READERS = (
-    (b"\xff\xd8\xff", "JPEG", JpegImagePlugin.JpegImageFile),
+    (b"\xff\xd8\xff", "JPEG", _JpegReader),
     (b"\x89PNG\r\n\x1a\n", "PNG", PngImagePlugin.PngImageFile),
     (b"BM", "BMP", BmpImagePlugin.BmpImageFile),
     (b"RIFF", "WebP", WebPImagePlugin.WebPImageFile),
@@ -56,7 +66,12 @@ _KNOWN_OTHERS = (
     (b"<?xml", "an XML or SVG file"),
     (b"%!PS", "a PostScript file"),
 )
+# The PNG chunks that decide on a pixel. Pillow sees no others: texts and profiles can be bombs, animation is unwanted.
+_PNG_CHUNKS = frozenset([b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"])
+# What libjpeg says where pixels are lost; its other complaints are about bytes between the segments.
+_JPEG_LOSSES = ("premature end", "bad huffman code", "bad arithmetic code", "instead of rst")
 _ORIENTATION = 0x0112
+_EXIF_INTEGERS = {1: "B", 3: "H", 4: "I"}  # the TIFF types that an orientation comes in; 3 is the proper one
 # EXIF orientation → what makes the picture upright (EXIF 2.32, tag 0x0112); 1 is upright already.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,33 +121,46 @@ def decode(data: bytes) -> Pixels:
         ImageError: not one of the formats, over the caps, damaged or truncated.
     """
     kind, reader = _identify(data)
+    exif = b""
     try:
+        if kind == "PNG":
+            data, exif = _essential_png(data)
+        elif kind == "GIF":
+            _check_gif(data)
         with reader(io.BytesIO(data)) as image:
             _check_size(*image.size)
-            orientation = _orientation(image)
-            pixels = _decode_jpeg(data, image) if kind == "JPEG" and image.mode in ("RGB", "L") else _to_rgb(image)
+            pixels = _decode_jpeg(data, image) if kind == "JPEG" else _to_rgb(image)
+            exif = exif or image.info.get("exif", b"")
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error, OverflowError, IndexError) as error:
         # Pillow answers damage with any of these, depending on the format.
         raise ImageError(f"damaged {kind}: {' '.join(str(error).split()) or type(error).__name__}") from error
-    except (TypeError, MemoryError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:  # the WebP reader looks at the size before we can
+        raise ImageError(f"over {MAX_PIXELS:,} pixels, the most that are read") from error
+    except (TypeError, MemoryError) as error:
         raise ImageError(f"damaged {kind}: {type(error).__name__}") from error
-    return _upright(pixels, orientation)
+    return _upright(pixels, _orientation(exif))
 
 
 def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Stretch to (height, width, 3), bilinear with antialiasing; the aspect ratio is not kept, nothing is cut off."""
+    """Stretch to (height, width, 3); the aspect ratio is not kept, nothing is cut off.
+
+    Bilinear; where a side shrinks to half or less, each target pixel is the mean of the area it covers, as bilinear
+    alone would skip pixels there.
+    """
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
+    skips = pixels.shape[0] >= 2 * height or pixels.shape[1] >= 2 * width
+    kind = cv2.INTER_AREA if skips else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=kind), np.uint8)
 
 
 def decoder_versions() -> dict[str, str]:
     """The versions that decide on a pixel's last bit."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("pillow", "simplejpeg")}
+    return {name: version(name) for name in ("pillow", "simplejpeg", "opencv-python-headless")}
 
 
 def _identify(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
@@ -151,13 +179,61 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"{width}×{height} pixels; at most {MAX_PIXELS:,} are read, no side over {MAX_SIDE:,}")
 
 
-def _decode_jpeg(data: bytes, image: Image.Image) -> Pixels:
+def _essential_png(data: bytes) -> tuple[bytes, bytes]:
+    """(the PNG with nothing but the chunks that decide on pixels, its EXIF block or nothing)."""
+    kept, exif, start = [data[:8]], b"", 8
+    while start + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        if name == b"IHDR" and length == 13 and start + 16 <= len(data):
+            _check_size(*struct.unpack_from(">II", data, start + 8))
+        end = start + 12 + length  # length, name and checksum are 4 bytes each
+        if name in _PNG_CHUNKS:
+            kept.append(data[start:end])
+        elif name == b"eXIf":
+            exif = data[start + 8 : end - 4]
+        if name == b"IEND":
+            return b"".join(kept), exif
+        start = end
+    raise ImageError("damaged PNG: truncated, it has no IEND chunk")
+
+
+def _check_gif(data: bytes) -> None:
+    """Walk through the blocks: all there up to the trailer, and no frame over the caps."""
+
+    def table(flags: int) -> int:
+        return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
+
+    frames = 0
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        # simplejpeg refuses harmless oddities too; Pillow takes those and refuses real damage.
+        screen_width, screen_height, flags = struct.unpack_from("<HHB", data, 6)
+        start = 13 + table(flags)
+        while data[start] in b"\x21\x2c":
+            if data[start] == 0x2C:  # a frame: its place and size, perhaps a palette, the code size
+                left, top, width, height, flags = struct.unpack_from("<4HB", data, start + 1)
+                _check_size(max(screen_width, left + width), max(screen_height, top + height))
+                frames += 1
+                start += 11 + table(flags)
+            else:  # an extension: its label
+                start += 2
+            while data[start]:
+                start += 1 + data[start]
+            start += 1
+    except (IndexError, struct.error) as error:
+        raise ImageError("damaged GIF: truncated, it ends within a frame or has no trailer") from error
+    if not frames:
+        raise ImageError("damaged GIF: no frame")
+
+
+def _decode_jpeg(data: bytes, image: Image.Image) -> Pixels:
+    in_rgb = image.mode in ("RGB", "L")
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB" if in_rgb else "CMYK")
+    except ValueError as error:
+        # Pillow takes the harmless oddities that simplejpeg refuses, but it would leave lost pixels grey.
+        if any(loss in str(error).lower() for loss in _JPEG_LOSSES):
+            raise
         return _to_rgb(image)
-    return pixels
+    return pixels if in_rgb else _to_rgb(image)
 
 
 def _to_rgb(image: Image.Image) -> Pixels:
@@ -166,6 +242,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         # 16-bit grey: Pillow's own conversion would clip all above 255 to white.
         values = np.asarray(image).astype(np.float64)
         grey = np.clip(np.round(values / 257.0), 0, 255).astype(np.uint8)
+        grey[values == image.info.get("transparency")] = 255
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
@@ -173,12 +250,25 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none or the EXIF block is broken: the pixels are still good."""
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, struct.error):
+def _orientation(exif: bytes) -> int:
+    """The orientation in an EXIF block, 1 where there is none or the block is broken: the pixels are still good.
+
+    Not Pillow's `getexif`: that reads every tag, and warns where one is broken.
+    """
+    tiff = exif[6:] if exif.startswith(b"Exif\0\0") else exif
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None:
         return 1
+    try:
+        (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", tiff, entry)
+            if tag == _ORIENTATION:
+                return int(struct.unpack_from(order + _EXIF_INTEGERS[kind], tiff, entry + 8)[0])
+    except (struct.error, KeyError):
+        return 1
+    return 1
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

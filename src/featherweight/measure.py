@@ -245,31 +245,27 @@ def _pictures(
 
 def _in_child(job: dict[str, Any]) -> dict[str, Any]:
     """Run the job in `python -m featherweight.measure`: JSON in on standard input, JSON out on standard output."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "featherweight.measure"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-    )
     what = f"{job['artifact']} by {job['runtime']}"
     try:
-        answer, said = process.communicate(json.dumps(job).encode(), timeout=CHILD_TIMEOUT_SECONDS)
+        process = subprocess.run(
+            [sys.executable, "-m", "featherweight.measure"],
+            input=json.dumps(job).encode(),
+            capture_output=True,
+            check=False,
+            timeout=CHILD_TIMEOUT_SECONDS,
+        )
     except subprocess.TimeoutExpired:
         raise MeasureError(
-            f"measuring {what} took over {CHILD_TIMEOUT_SECONDS:.0f} s; the file may hang the runtime"
+            f"measuring {what} took over {CHILD_TIMEOUT_SECONDS:g} s; the file may hang the runtime"
         ) from None
-    finally:
-        process.kill()
-        process.wait()
     if process.returncode != 0:
-        last = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
+        last = [line for line in process.stderr.decode(errors="replace").splitlines() if line.strip()]
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
         raise MeasureError(
             f"the process that measured {what} died with {how}: {last[-1][:300] if last else 'it said nothing'}. "
             "The file may be damaged; export it again"
         )
-    result: dict[str, Any] = json.loads(answer)
+    result: dict[str, Any] = json.loads(process.stdout)
     if "error" in result:
         raise MeasureError(result["error"])
     return result
@@ -354,7 +350,7 @@ def _latency(infer_ns: list[int]) -> dict[str, Any]:
 
 
 def _window_medians(samples: list[int]) -> list[float]:
-    """Medians of consecutive windows: neighbouring runs are alike, so single runs would make the interval too narrow."""
+    """Medians of consecutive windows: neighbouring runs are alike, and single ones would make too narrow an interval."""
     size = max(1, len(samples) // WINDOWS)
     return [percentile(samples[i : i + size], 50) for i in range(0, len(samples) - size + 1, size)]
 

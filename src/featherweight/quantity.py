@@ -8,8 +8,10 @@ Imports nothing of the package but errors.
 """
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from featherweight.errors import BudgetError
@@ -25,6 +27,8 @@ SCALES: dict[str, dict[str, float]] = {
     "fraction": {"": 1.0, "%": 0.01},
     "count": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9},
 }
+# Three digits of exponent are more than a float holds; without a limit Decimal would have to refuse them.
+WRITTEN = re.compile(r"\s*((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-zµ%]*)\s*")
 SUFFIXES = {"ms": "_ms", "B": "_bytes", "mJ": "_mj", "fraction": "", "count": ""}
 
 
@@ -47,17 +51,20 @@ class Quantity:
         return -value if self.better == "higher" else value
 
     def parse(self, text: str) -> float:
-        """`"10ms"` → 10.0 in the record's own unit.
+        """`"10ms"` → 10.0 in the record's own unit, rounded once: `35%` is 0.35, which 35 × 0.01 in floats is not.
 
         Raises:
-            BudgetError: no number, a negative one, or a unit that this quantity does not have.
+            BudgetError: no number, a negative one, one beyond floats, or a unit that this quantity does not have.
         """
         scales = SCALES[self.unit]
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*", text)
+        match = WRITTEN.fullmatch(text)
         units = ", ".join(name or "no unit" for name in scales)
         if match is None or match[2] not in scales:
             raise BudgetError(f"cannot read {text.strip()!r} as {self.key}; wanted a number and one of: {units}")
-        return float(match[1]) * scales[match[2]]
+        value = float(Decimal(match[1]) * Decimal(repr(scales[match[2]])))
+        if not math.isfinite(value):
+            raise BudgetError(f"{text.strip()!r} is more than any {self.key} can be")
+        return value
 
     def show(self, value: float | None) -> str:
         """The value for people: `320 kB`, `0.42 ms`, `97.9 %`; `–` where it is missing."""
@@ -72,12 +79,19 @@ class Quantity:
         unit = "" if self.unit == "count" else f" {self.unit}"
         return f"{_digits(value)}{unit}"
 
+    def exact(self, value: float) -> str:
+        """Every digit of the value, for two that `show` makes look the same: `4000001 B`."""
+        unit = "" if self.unit in ("fraction", "count") else f" {self.unit}"
+        return repr(float(value)).removesuffix(".0") + unit
+
 
 def _digits(value: float) -> str:
-    """Three significant digits, and never an exponent."""
+    """Three significant digits or more, and never an exponent."""
     if value == 0 or abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.6f}"
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    return f"{value:.{2 - math.floor(math.log10(abs(value)))}f}".rstrip("0").rstrip(".")
 
 
 def measured(label: str, unit: str, better: Better) -> Any:

@@ -7,15 +7,18 @@ Imports artifact, errors and quantity.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import typing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from featherweight.artifact import fits, to_utf8
 from featherweight.errors import OutputError, RecordError
 from featherweight.quantity import measured, quantities
 
@@ -70,10 +73,14 @@ class Record:
     @property
     def id(self) -> str:
         """8 hex digits of everything in it."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:8]
+        return hashlib.sha256(to_utf8(self.to_json())).hexdigest()[:8]
 
     def to_json(self) -> str:
-        """One line; NaN and infinity cannot come in."""
+        """One line.
+
+        Raises:
+            ValueError: a number in it is NaN or infinite.
+        """
         return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def interval(self, name: str) -> tuple[float, float] | None:
@@ -81,6 +88,7 @@ class Record:
         return {"accuracy": self.accuracy_interval, "latency_p50_ms": self.latency_p50_interval_ms}.get(name)
 
 
+KINDS = typing.get_type_hints(Record)
 QUANTITIES = quantities(Record)
 BY_KEY = {quantity.key: quantity for quantity in QUANTITIES.values()}
 
@@ -104,32 +112,28 @@ def record_from_json(line: str) -> Record:
         RecordError: not JSON, another schema, or fields missing, unknown or of the wrong kind.
     """
     try:
-        values = json.loads(line, parse_constant=_no_constant)
-    except ValueError as error:
+        values = json.loads(line, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RecordError(f"{type(values).__name__} instead of an object")
     if values.get("schema") != SCHEMA:
         raise RecordError(f"schema {values.get('schema')!r}; this featherweight reads {SCHEMA}")
-    names = {f.name for f in fields(Record)}
-    if set(values) != names:
-        odd = sorted(set(values) ^ names)
-        raise RecordError(f"fields missing or unknown: {', '.join(odd)}")
-    for name in QUANTITIES:
-        if not _is_number_or_none(values[name]):
-            raise RecordError(f"{name} is {values[name]!r}; wanted a number or null")
+    if set(values) != set(KINDS):
+        raise RecordError(f"fields missing or unknown: {', '.join(sorted(set(values) ^ set(KINDS)))!r:.200}")
+    for name, hint in KINDS.items():
+        if not fits(values[name], hint):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+            raise RecordError(f"{name} is {values[name]!r:.80}; wanted {wanted}")
+        if isinstance(values[name], list):
+            values[name] = tuple(values[name])
+    for name, quantity in QUANTITIES.items():
+        most, wanted = (1.0, "0 to 1") if quantity.unit == "fraction" else (math.inf, "0 or more")
+        if values[name] is not None and not 0 <= values[name] <= most:
+            raise RecordError(f"{name} is {values[name]}; wanted {wanted}")
     for name in ("accuracy_interval", "latency_p50_interval_ms"):
-        pair = values[name]
-        if pair is not None and not (isinstance(pair, list) and len(pair) == 2 and all(map(_is_number_or_none, pair))):
-            raise RecordError(f"{name} is {pair!r}; wanted two numbers or null")
-        values[name] = None if pair is None else tuple(pair)
-    for name in ("steps", "warnings"):
-        if not isinstance(values[name], list):
-            raise RecordError(f"{name} is {values[name]!r}; wanted a list")
-        values[name] = tuple(values[name])
-    for name, kind in (("name", str), ("device_id", str), ("runtime", str), ("device", dict), ("missing", dict)):
-        if not isinstance(values[name], kind):
-            raise RecordError(f"{name} is {values[name]!r}; wanted {kind.__name__}")
+        if values[name] is not None and not 0 <= values[name][0] <= values[name][1]:
+            raise RecordError(f"{name} is {values[name]}; wanted two numbers from 0 on, the lower one first")
     return Record(**values)
 
 
@@ -140,10 +144,11 @@ def append_record(path: str | Path, record: Record) -> None:
     stays readable.
 
     Raises:
-        OutputError: the file cannot be written; it is then as it was before.
+        OutputError: the file cannot be written; its records are then as they were before.
+        ValueError: a number of the record is NaN or infinite.
     """
     path = Path(path)
-    line = (record.to_json() + "\n").encode()
+    line = to_utf8(record.to_json() + "\n")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file, _locked(file):
@@ -152,7 +157,7 @@ def append_record(path: str | Path, record: Record) -> None:
             try:
                 written = os.write(file.fileno(), line)
                 if written != len(line):
-                    raise OSError(28, "No space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):
@@ -193,7 +198,7 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def _repair_tail(path: Path, file: IO[bytes]) -> None:
-    """Move what stands behind the last newline to a file beside it; a whole record that lacks only its newline stays."""
+    """Move what stands behind the last newline to a file beside; a whole record that lacks only its newline stays."""
     file.seek(0)
     content = file.read()
     torn = content[content.rfind(b"\n") + 1 :]
@@ -223,9 +228,13 @@ def _locked(file: IO[bytes]) -> Iterator[None]:
     yield  # closing the file lets the lock go
 
 
-def _is_number_or_none(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
-
-
 def _no_constant(name: str) -> None:
     raise RecordError(f"{name} is not a number")
+
+
+def _finite(text: str) -> float:
+    """JSON has no infinity, but 1e999 reads as one."""
+    value = float(text)
+    if math.isinf(value):
+        raise RecordError(f"{text:.40} is more than a number can be")
+    return value

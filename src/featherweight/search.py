@@ -201,7 +201,7 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:
-    """Two input sizes: the largest that the pictures fill (at least 64, as tiny ones do better enlarged), and one less."""
+    """Two input sizes: the largest that the pictures fill (at least 64: tiny ones do better enlarged), and one less."""
     fitting = [size for size in SIZES if size <= max(64, 1.3 * dataset.median_side)]
     return tuple(dict.fromkeys((fitting[max(0, len(fitting) - 2)], fitting[-1])))
 
@@ -283,7 +283,7 @@ def _train_and_measure(
 
 def default_training(pretrained: bool) -> TrainSettings:
     """Few epochs from pretrained weights, many from nothing."""
-    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=10, learning_rate=3e-3)
+    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=10)
 
 
 def _export_all(

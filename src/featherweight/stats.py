@@ -20,7 +20,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
     """
     if not samples or not 0 < percent <= 100:
         raise ValueError(f"percentile {percent} of {len(samples)} samples; wanted 0 < percent <= 100 and a sample")
-    return sorted(samples)[max(0, math.ceil(percent / 100 * len(samples)) - 1)]
+    return sorted(samples)[max(0, math.ceil(percent * len(samples) / 100) - 1)]
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:

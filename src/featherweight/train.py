@@ -2,6 +2,9 @@
 
 1. The trunk frozen: its features are computed once, and the head is fitted to them.
 2. The whole network, with augmentation, the learning rate falling along a cosine; the best weights on val are kept.
+   Pretrained batch norms stay frozen: the statistics of a million pictures are better than those of a batch (on
+   signdigits 98.7 % instead of 97.4 on val), a step takes half the time, and a network whose batch norm was folded
+   into its convolutions, so that the statistics are none, is not wrecked.
 
 A network without pretrained weights skips phase 1: the features of a random trunk teach a head nothing.
 
@@ -19,14 +22,11 @@ from numpy.typing import NDArray
 from featherweight.artifact import Step
 from featherweight.data import Dataset, PixelCache, labels, load_pixels
 from featherweight.errors import SettingError
-from featherweight.models.pretrained import is_folded, restore_statistics
 from featherweight.models.zoo import FEATURES
 from featherweight.progress import LINE_EVERY_SECONDS, logger, track
 
 if TYPE_CHECKING:
     import keras
-
-STATISTICS_IMAGES = 256
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrainSettings:
     epochs: int = 12
     patience: int = 5
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     head_epochs: int = 40
     head_learning_rate: float = 3e-3
     augment: bool = True
@@ -85,12 +85,8 @@ def train(
     x, y = train_cache.take(train_items), labels(train_items)
     x_val, y_val = val_cache.take(val_items), labels(val_items)
     done: dict[str, Any] = asdict(settings)
-    if pretrained and is_folded(model):
-        spread_out = np.linspace(0, len(x) - 1, min(STATISTICS_IMAGES, len(x))).astype(int)
-        model = restore_statistics(model, x[spread_out])
-        done["batch_norm"] = f"statistics restored on {len(spread_out)} training pictures"
-    else:
-        model = _copy(model)
+    done["batch_norm"] = "frozen" if pretrained else "trained"
+    model = _copy(model, freeze_batch_norm=pretrained)
     if pretrained:
         done["head_accuracy_val"] = _fit_head(model, (x, y), (x_val, y_val), settings)
     done |= _fit_all(model, (x, y), (x_val, y_val), settings)
@@ -132,7 +128,7 @@ def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: Train
     signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.int64))
     stream = tf.data.Dataset.from_generator(epoch, output_signature=signature)
     change = augmentation(settings) if settings.augment and shuffle else None
-    stream = stream.map(lambda x, y: (_float(x, change), y)).prefetch(4)
+    stream = stream.map(lambda x, y: (_float(x, change), y)).prefetch(1)
     # With autotune on, TensorFlow 2.21 ends an epoch only when its tuning thread wakes next, and that thread sleeps
     # twice as long each time: a 5.8 s epoch then takes 10.2 s.
     options = tf.data.Options()
@@ -171,11 +167,14 @@ def _float(images: Any, layers: list[Any] | None) -> Any:
     return images
 
 
-def _copy(model: "keras.Model") -> "keras.Model":
+def _copy(model: "keras.Model", freeze_batch_norm: bool) -> "keras.Model":
     import keras
 
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
+    for layer in copy.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = not freeze_batch_norm
     return copy
 
 
@@ -237,6 +236,7 @@ def _fit_all(model: "keras.Model", train_set: Any, val_set: Any, settings: Train
         validation_data=batches(val_set[0], val_set[1], settings, shuffle=False),
         callbacks=[_early_stopping(settings), _show(settings.epochs, steps)],
         verbose=0,
+        shuffle=False,  # the stream shuffles itself
     )
     losses = history.history["val_loss"]
     best = int(np.argmin(losses))

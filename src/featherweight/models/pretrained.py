@@ -1,13 +1,13 @@
 """Pretrained weights: Keras' own download, a `.weights.h5`, or an `.npz` of folded convolutions; `identify` tells
 which network a file belongs to.
 
-An `.npz` out of a `.tflite` file has its batch norm folded into the convolutions. Training such a network on batch
-statistics wrecks it (signdigits: 69.6 % instead of 97.9 %), so `restore_statistics` first gives every batch norm the
-statistics that its input really has, and a scale and shift that leave all outputs as they were.
+An `.npz` out of a `.tflite` file has its batch norm folded into the convolutions: here each batch norm then only
+shifts. Training such a network on batch statistics would wreck it, so `train` keeps pretrained batch norms frozen.
 
 Imports errors and zoo; h5py and keras where they are used.
 """
 
+import warnings
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import WeightsError
-from featherweight.models.zoo import NETS, Net, Shape, build, net_named, reference
+from featherweight.models.zoo import NETS, Shape, build, net_named, reference
 
 if TYPE_CHECKING:
     import keras
@@ -72,55 +72,6 @@ def identify(path: str | Path) -> list[tuple[str, float]]:
     return matches
 
 
-def is_folded(model: "keras.Model") -> bool:
-    """Whether batch norm was folded away: every moving mean is 0 and every moving variance 1."""
-    norms = _batch_norms(model)
-    return bool(norms) and all(
-        not np.any(np.asarray(n.moving_mean)) and np.all(np.asarray(n.moving_variance) == 1.0) for n in norms
-    )
-
-
-def restore_statistics(model: "keras.Model", pixels: NDArray[np.uint8], batch_size: int = 32) -> "keras.Model":
-    """A copy in which every batch norm has the mean and variance that its input has on these pictures.
-
-    With m and v the input's mean and variance and a·x + b what the layer computed before, gamma becomes
-    a·sqrt(v + epsilon) and beta a·m + b, so the layer computes the same as before. A channel that is constant keeps v
-    = 0, and with it the same output.
-
-    Args:
-        model: any model whose batch norms see pictures; it is unchanged.
-        pixels: (n, h, w, 3) RGB 0–255; a hundred will do.
-        batch_size: how many go through the network at once.
-    """
-    import keras
-
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    norms = _batch_norms(copy)
-    probe = keras.Model(copy.input, [norm.input for norm in norms])
-    count = 0
-    sums = [np.zeros(norm.input.shape[-1]) for norm in norms]
-    squares = [np.zeros(norm.input.shape[-1]) for norm in norms]
-    for start in range(0, len(pixels), batch_size):
-        outputs = probe.predict_on_batch(pixels[start : start + batch_size].astype(np.float32))
-        weight = len(pixels[start : start + batch_size])
-        count += weight
-        for i, output in enumerate(outputs):
-            values = np.asarray(output, np.float64)
-            sums[i] += weight * values.mean(axis=(0, 1, 2))
-            squares[i] += weight * (values**2).mean(axis=(0, 1, 2))
-    for norm, total, square in zip(norms, sums, squares, strict=True):
-        mean = total / count
-        variance = np.maximum(square / count - mean**2, 0)
-        scale = np.asarray(norm.gamma) / np.sqrt(np.asarray(norm.moving_variance, np.float64) + norm.epsilon)
-        shift = np.asarray(norm.beta) - scale * np.asarray(norm.moving_mean)
-        norm.gamma.assign(scale * np.sqrt(variance + norm.epsilon))
-        norm.beta.assign(scale * mean + shift)
-        norm.moving_mean.assign(mean)
-        norm.moving_variance.assign(variance)
-    return copy
-
-
 def _build_imagenet(shape: Shape, classes: int) -> "keras.Model":
     net = net_named(shape.net)
     if shape.width not in net.widths:
@@ -144,8 +95,10 @@ def _fill(model: "keras.Model", shape: Shape, path: Path) -> None:
         _fill_from_npz(source, path, shape)
     else:
         try:
-            source.load_weights(path)
-        except (ValueError, OSError, KeyError) as error:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # Keras only warns of layers that it leaves random
+                source.load_weights(path)
+        except (ValueError, OSError, KeyError, UserWarning) as error:
             raise WeightsError(
                 f"{path} does not fit {shape.net} of width {shape.width:g} with 1000 classes: {_one_line(error)}"
             ) from error
@@ -167,11 +120,8 @@ def _fill_from_npz(model: "keras.Model", path: Path, shape: Shape) -> None:
     if not fits:
         raise WeightsError(f"{path} does not fit {shape.net} of width {shape.width:g}: other kernels in it")
     norms = iter(_batch_norms(model))
-    for layer, kernel, bias in zip(convolutions, kernels, biases, strict=True):
-        if layer.use_bias:  # the head, which nobody needs, or a convolution without batch norm
-            if layer.kernel.shape == kernel.shape:
-                layer.set_weights([kernel, bias])
-            continue
+    # The last is the head, which nobody needs.
+    for layer, kernel, bias in zip(convolutions[:-1], kernels[:-1], biases[:-1], strict=True):
         layer.set_weights([kernel])
         norm = next(norms)
         channels = np.ones(len(bias), np.float32)
@@ -255,6 +205,3 @@ def _batch_norms(model: "keras.Model") -> list[Any]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-__all__ = ["Net", "build_pretrained", "identify", "is_folded", "restore_statistics"]

@@ -1,0 +1,5 @@
+"""Fixtures for all tests."""
+
+from tests.trained import trained
+
+__all__ = ["trained"]

@@ -1,0 +1,61 @@
+"""The documents do not go stale: commands parse, tables are those of the records, named files exist."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import featherweight
+from featherweight.cli import _parser
+from featherweight.record import BY_KEY
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted({line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("featherweight ")})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_readme_is_understood(command: str) -> None:
+    assert _parser().parse_args(shlex.split(command)[1:]).verb
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z]+)", README, re.MULTILINE)) <= targets
+    assert "table" in targets
+
+
+def test_python_code_of_the_readme_compiles_and_names_only_what_exists() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    compile(code, "README.md", "exec")
+    for verb in re.findall(r"fw\.(\w+)\(", code):
+        assert callable(getattr(featherweight, verb))
+
+
+def test_every_budget_key_is_named_in_the_readme() -> None:
+    for key in BY_KEY:
+        assert f"`{key}`" in README
+
+
+def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
+    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.fill(README) == README
+
+
+def test_links_lead_to_files() -> None:
+    for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            assert (ROOT / target).exists()
+
+
+def test_no_document_names_a_registry_or_a_place_on_somebodys_machine() -> None:
+    for path in [*ROOT.glob("*.md"), ROOT / "constraints.txt", ROOT / "Makefile", *(ROOT / "results").glob("*")]:
+        text = path.read_text(encoding="utf-8")
+        assert "://" not in text.replace("https://arxiv.org", ""), path
+        assert not re.search(r"(?<![\w.])/(home|root|work|Users|tmp)/", text), path
