@@ -106,7 +106,7 @@ def test_a_file_that_answers_otherwise_is_refused_and_nothing_is_written(trained
 def test_a_collapsed_int8_file_is_refused() -> None:
     wanted = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
     check_agreement("x", wanted, wanted)
-    with pytest.raises(ExportError, match="1.00 away"):
+    with pytest.raises(ExportError, match=r"1\.00 away"):
         check_agreement("x", wanted, wanted[::-1])
     with pytest.raises(ExportError, match="does not survive int8"):
         check_agreement("x", wanted, np.full((2, 2), np.nan, np.float32))

@@ -139,7 +139,7 @@ def test_data_with_other_classes_is_refused(trained: Trained) -> None:
 def test_a_picture_that_vanished_is_named(trained: Trained, tmp_path: Path) -> None:
     gone = replace(trained.dataset.part("test")[0], path=tmp_path / "gone.png")
     data = replace(trained.dataset, items=(gone,))
-    with pytest.raises(MeasureError, match="gone.png changed since the scan: no such file"):
+    with pytest.raises(MeasureError, match=r"gone\.png changed since the scan: no such file"):
         measure_one(trained.artifacts["onnx-float32"], "onnxruntime", 1, data, "test", QUICK, Origin())
 
 

@@ -30,9 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(arguments)
     args.command = shlex.join(["featherweight", *arguments])
-    # TensorFlow reads these when it is first imported; its start-up notes are no news to the user.
+    # TensorFlow reads this when it is first imported: no notes about the processor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     _log_to_stderr()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only what a verb returns goes to standard output

@@ -12,7 +12,7 @@ from featherweight.progress import logger
 from featherweight.search import Fit, SearchSettings, fit
 from featherweight.train import TrainSettings
 
-BUDGET = "accuracy>=0.95,latency_p50=2ms,size=1MB"
+BUDGET = "accuracy>=0.95,latency_p50=1ms,size=0.5MB"
 
 
 def demo(output: str | Path | None = None, cache: str | Path | None = None, command: str | None = None) -> Fit:
@@ -31,8 +31,8 @@ def demo(output: str | Path | None = None, cache: str | Path | None = None, comm
     settings = SearchSettings(
         models=("mobilenet_v1",),
         widths=(0.25, 0.5),
-        sizes=(32,),
-        train=TrainSettings(epochs=24, patience=8, learning_rate=3e-3, contrast=0.0, rotate=0.02),
+        sizes=(48,),
+        train=TrainSettings(epochs=20, patience=20, learning_rate=1e-2, contrast=0.0),
     )
     return fit(folder, BUDGET, output, None, settings, command)
 

@@ -9,8 +9,6 @@ Imports artifact, errors, models and runtimes; keras and tensorflow where they a
 """
 
 import contextlib
-import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
 from featherweight.errors import ExportError
 from featherweight.models import zoo
+from featherweight.progress import quiet
 from featherweight.quantize import check_agreement, export_golden
 from featherweight.runtimes import RUNTIMES
 
@@ -172,20 +171,9 @@ def _full_range(calibration: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]
 
 @contextlib.contextmanager
 def _converter(what: str) -> Iterator[None]:
-    """Keep the converters' chatter (they print from C++ too) off the terminal, and turn failures into one line."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 1)
-        os.dup2(aside.fileno(), 2)
-        try:
+    """A converter's work, without its chatter, its failure as one line."""
+    try:
+        with quiet():
             yield
-        except Exception as error:  # each converter has its own zoo of exceptions
-            raise ExportError(f"the {what} converter failed: {' '.join(str(error).split())[:300]}") from error
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for target, copy in zip((1, 2), saved, strict=True):
-                os.dup2(copy, target)
-                os.close(copy)
+    except Exception as error:  # each converter has its own zoo of exceptions
+        raise ExportError(f"the {what} converter failed: {' '.join(str(error).split())[:300]}") from error

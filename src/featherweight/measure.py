@@ -350,7 +350,7 @@ def _latency(infer_ns: list[int]) -> dict[str, Any]:
 
 
 def _window_medians(samples: list[int]) -> list[float]:
-    """Medians of consecutive windows: neighbouring runs are alike, and single ones would make too narrow an interval."""
+    """Medians of consecutive windows: neighbouring runs are alike, and single ones make too narrow an interval."""
     size = max(1, len(samples) // WINDOWS)
     return [percentile(samples[i : i + size], 50) for i in range(0, len(samples) - size + 1, size)]
 

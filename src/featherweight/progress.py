@@ -3,10 +3,13 @@
 Imports nothing of the package.
 """
 
+import contextlib
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 logger = logging.getLogger("featherweight")
@@ -18,6 +21,25 @@ LINE_EVERY_SECONDS = 10.0
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """Yield the items and show how many are done."""
     return _bar(items, label, total) if sys.stderr.isatty() else _lines(items, label, total)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what libraries print, from C++ too, off standard output and standard error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for target, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, target)
+            os.close(copy)
 
 
 def _bar(items: Iterable[T], label: str, total: int) -> Iterator[T]:

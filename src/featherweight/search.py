@@ -37,7 +37,7 @@ from featherweight.models.zoo import Shape, build, net_named
 from featherweight.progress import logger
 from featherweight.quantize import quantize
 from featherweight.record import Record, append_record
-from featherweight.train import TrainSettings, train
+from featherweight.train import TrainSettings, load_keras, train
 
 # What the search tries when it is told nothing: light nets and the widths that Keras publishes weights for.
 LADDER = (
@@ -160,6 +160,7 @@ def _search(
 ) -> Fit:
     threads = check_threads(settings.threads)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split)
+    load_keras()
     shapes = candidates(dataset, weights, settings)
     logger.info("%d pictures, %d classes; candidates: %s", len(dataset.items), len(dataset.classes), _list(shapes))
     reasons: list[str] = []
@@ -283,7 +284,7 @@ def _train_and_measure(
 
 def default_training(pretrained: bool) -> TrainSettings:
     """Few epochs from pretrained weights, many from nothing."""
-    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=10)
+    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=12, learning_rate=1e-2)
 
 
 def _export_all(

@@ -23,7 +23,7 @@ from featherweight.artifact import Step
 from featherweight.data import Dataset, PixelCache, labels, load_pixels
 from featherweight.errors import SettingError
 from featherweight.models.zoo import FEATURES
-from featherweight.progress import LINE_EVERY_SECONDS, logger, track
+from featherweight.progress import LINE_EVERY_SECONDS, logger, quiet, track
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ class TrainSettings:
     """How to train. `shift`, `zoom` and `rotate` are shares of the side, of the size and of a full turn."""
 
     epochs: int = 12
-    patience: int = 5
+    patience: int = 6
     batch_size: int = 32
     learning_rate: float = 3e-3
     head_epochs: int = 40
@@ -43,7 +43,7 @@ class TrainSettings:
     flip: bool = False
     shift: float = 0.08
     zoom: float = 0.1
-    rotate: float = 0.03
+    rotate: float = 0.0
     contrast: float = 0.15
     seed: int = 0
 
@@ -52,6 +52,17 @@ class TrainSettings:
             raise SettingError(f"epochs {self.epochs}, patience {self.patience}, batch {self.batch_size}; wanted >= 1")
         if not 0 < self.learning_rate < 1 or not 0 < self.head_learning_rate < 1:
             raise SettingError(f"learning rate {self.learning_rate}; wanted between 0 and 1")
+
+
+def load_keras() -> None:
+    """Import Keras and TensorFlow, whose start-up notes are no news to the user.
+
+    Raises:
+        ModuleNotFoundError: the training world is not installed.
+    """
+    with quiet():
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
 
 
 def train(

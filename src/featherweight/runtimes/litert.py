@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
 from featherweight.errors import RuntimeFailure
+from featherweight.progress import quiet
 
 
 class LiteRT:
@@ -37,8 +38,9 @@ class LiteRT:
         from ai_edge_litert.interpreter import Interpreter
 
         try:
-            interpreter = Interpreter(model_path=str(artifact.model_path), num_threads=threads)
-            interpreter.allocate_tensors()
+            with quiet():  # it announces its delegate on every load
+                interpreter = Interpreter(model_path=str(artifact.model_path), num_threads=threads)
+                interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:300]
             raise RuntimeFailure(f"litert cannot load {artifact.model_path}: {reason}") from error

@@ -1,0 +1,192 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from featherweight.cli import main
+from featherweight.errors import FeatherweightError
+from featherweight.record import append_record, read_records
+from tests.make import make_record
+from tests.pictures import write_folder
+from tests.trained import Trained
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "photos", per_class=6)
+
+
+def test_data_prints_the_audit(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "red" / "zz.jpg").write_text("no picture")  # 1 of 19 is over 5 %
+    status, out, err = run(capsys, "data", photos)
+    assert (status, out) == (2, "")
+    assert (
+        err
+        == (
+            f"featherweight: 1 of 19 pictures in {photos} are bad, more than 5 %; the first: red/zz.jpg: not a JPEG, PNG, "
+            "BMP, WebP or GIF file. Take them out, or see them all with: featherweight data\n"
+        )
+        or "1 of 19 pictures" in err
+    )
+    (photos / "red" / "zz.jpg").unlink()
+    status, out, _ = run(capsys, "data", photos)
+    assert status == 0
+    assert "18 pictures, 3 classes" in out
+    status, out, _ = run(capsys, "data", photos, "--json", "--split", "0.2,0.2")
+    audit = json.loads(out)
+    assert audit["pictures"] == 18
+    assert sum(sum(classes.values()) for classes in audit["counts"].values()) == 18
+
+
+def test_predict_names_the_colour(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures = sorted((trained.folder / "red").glob("*.png"))[:5]
+    artifact = trained.artifacts["litert-int8"].path
+    status, out, _ = run(capsys, "predict", artifact, *pictures, "--json", "--top", 2)
+    results = json.loads(out)
+    assert status == 0
+    assert [result["image"] for result in results] == [str(picture) for picture in pictures]
+    assert sum(result["predictions"][0]["label"] == "red" for result in results) >= 3
+    assert all(len(result["predictions"]) == 2 for result in results)
+    status, out, _ = run(capsys, "predict", trained.artifacts["onnx-float32"].path, pictures[0])
+    assert status == 0
+    assert out.startswith(f"{pictures[0]}: ")
+    assert out.count(" %") == 3
+
+
+def test_measure_appends_and_compare_shows(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, page = tmp_path / "records.jsonl", tmp_path / "report.html"
+    common = ("--data", trained.folder, "--threads", "1", "--min-seconds", "0.05", "--output", records)
+    for kind in ("onnx-int8", "onnx-float32"):
+        status, out, _ = run(capsys, "measure", trained.artifacts[kind].path, *common)
+        assert status == 0
+        assert "top-1" in out
+        assert f"appended to {records}" in out
+    assert len(read_records(records)) == 2
+    assert read_records(records)[0].settings["command"].startswith("featherweight measure ")
+    status, out, _ = run(capsys, "compare", records, "--output", page)
+    assert status == 0
+    assert "beaten by none" in out
+    assert "<svg" in page.read_text(encoding="utf-8")
+    status, out, _ = run(capsys, "compare", records, "--budget", "size=1B", "--json")
+    assert status == 1
+    assert all(record["violations"] for record in json.loads(out)["records"])
+
+
+ERRORS = {
+    "missing folder": (("data", "absent"), "no folder absent; wanted"),
+    "empty folder": (("data", "empty"), "empty has no folder of a class"),
+    "text named jpg": (("data", "texts"), "6 of 6 pictures in texts are bad"),
+    "one class": (("data", "single"), "single has only the class 'a'"),
+    "a file": (("data", "page.html"), "page.html is a file"),
+    "bad split": (("data", "empty", "--split", "0.5"), "--split 0.5; wanted two shares"),
+    "bad number": (("measure", "x.onnx", "--threads", "two"), "cannot read 'two'"),
+    "unknown key": (
+        ("fit", "photos", "--budget", "speed=3"),
+        "unknown quantity 'speed' in the budget; known: accuracy",
+    ),
+    "wrong side": (("fit", "photos", "--budget", "size>=3MB"), "bounds size from the wrong side"),
+    "unknown model": (("fit", "photos", "--budget", "size=3MB", "--models", "vgg"), "unknown model 'vgg'"),
+    "no model": (("measure", "page.html"), "page.html is no ONNX and no LiteRT model"),
+    "no artifact": (("predict", "absent", "x.jpg"), "no artifact absent"),
+    "bare predict": (("predict", "bare.tflite", "x.jpg"), "does not say its classes"),
+    "no records": (("compare", "absent.jsonl"), "cannot read absent.jsonl"),
+    "no record": (("compare", "page.html"), "page.html line 1 is no record"),
+    "unknown quantity": (("compare", "good.jsonl", "--keys", "speed"), "unknown quantity 'speed'"),
+    "page in no folder": (("compare", "good.jsonl", "--output", "page.html/x.html"), "cannot write"),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_bad_input_is_one_line_and_exit_2(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "texts" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "texts" / name / f"{number}.jpg").write_text("text")
+    write_folder(tmp_path / "colours", per_class=1)
+    (tmp_path / "single").mkdir()
+    (tmp_path / "colours" / "red").rename(tmp_path / "single" / "a")
+    (tmp_path / "page.html").write_text("<html></html>\n")
+    (tmp_path / "bare.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    append_record(tmp_path / "good.jsonl", make_record())
+    arguments, message = ERRORS[case]
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("featherweight: ")
+    assert err.count("\n") == 1
+    assert message in err
+    with pytest.raises((FeatherweightError, OSError)):
+        main([*arguments, "--debug"])
+
+
+def test_a_full_disk_is_one_line(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    quick = ("--threads", "1", "--min-seconds", "0.01", "--min-runs", "11")
+    status, out, err = run(capsys, "measure", trained.artifacts["onnx-int8"].path, *quick, "--output", "/dev/full")
+    assert (status, out) == (2, "")
+    assert "No space left on device" in err.splitlines()[-1]
+
+
+def test_ctrl_c_keeps_finished_records_and_exits_130(trained: Trained, tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    kinds = [str(trained.artifacts[kind].path) for kind in ("onnx-int8", "litert-int8", "onnx-float32")]
+    command = [sys.executable, "-m", "featherweight.cli", "measure", *kinds, "--threads", "1", "--min-seconds", "3"]
+    process = subprocess.Popen(
+        [*command, "--output", str(records)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while not records.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: parent and child
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert out == b""
+    assert err.decode().splitlines()[-1] == "featherweight: interrupted; finished records and artifacts are kept"
+    assert 1 <= len(read_records(records)) < 3
+
+
+def test_wrong_usage_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["frobnicate"], ["fit"], ["measure"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2
+    capsys.readouterr()
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("featherweight 0.")
+
+
+def test_without_the_training_world_fit_says_what_to_install(photos: Path, tmp_path: Path) -> None:
+    from tests.test_floors import BLOCK
+
+    block = BLOCK.replace("ImportError(f", "ModuleNotFoundError(name=name.split('.')[0], *[f").replace(
+        'the device world")', 'the device world"])'
+    )
+    code = (
+        f"{block}\nfrom featherweight.cli import main\nsys.exit(main(['fit', {str(photos)!r}, '--budget', 'size=1MB']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pip install 'featherweight[train]'" in done.stderr
+    assert not list(tmp_path.glob("fit-*"))
