@@ -391,7 +391,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(OutputError, match="make room or name another place"):
         append_record(tmp_path / "file" / "records.jsonl", RECORDS[0])
-    with pytest.raises(OutputError, match="Is a directory"):
+    with pytest.raises(OutputError, match="not a regular file"):
         append_record(tmp_path, RECORDS[0])
     assert (tmp_path / "file").read_text() == "mine"
 

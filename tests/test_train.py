@@ -72,7 +72,7 @@ def test_a_last_batch_of_one_is_left_out_of_training_only(count: int, shuffle: b
 
 def test_augmentation_changes_pictures_and_stays_in_range() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3), np.uint8)
-    settings = TrainSettings(batch_size=6, flip=True)
+    settings = TrainSettings(batch_size=6, flip=True, rotate=0.03)
     assert len(augmentation(settings)) == 5
     ((images, truth),) = batches(pixels, np.arange(6), settings)
     images, original = np.asarray(images), pixels[np.asarray(truth)]

@@ -25,6 +25,8 @@ from featherweight.quantity import measured, quantities
 # 1: first.
 SCHEMA = 1
 
+TAIL_STEP_BYTES = 65_536
+
 
 @dataclass(frozen=True)
 class Record:
@@ -144,14 +146,17 @@ def append_record(path: str | Path, record: Record) -> None:
     stays readable.
 
     Raises:
-        OutputError: the file cannot be written; its records are then as they were before.
+        OutputError: the file cannot be written, or is no file of records; it is then as it was before.
         ValueError: a number of the record is NaN or infinite.
     """
     path = Path(path)
     line = to_utf8(record.to_json() + "\n")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device or a pipe has no end to repair
+            raise OutputError(f"{path} is not a regular file; name a file for the records")
         with path.open("a+b") as file, _locked(file):
+            _check_head(path, file)
             _repair_tail(path, file)
             end = file.seek(0, os.SEEK_END)
             try:
@@ -197,11 +202,21 @@ def read_records(path: str | Path) -> list[Record]:
     return records
 
 
+def _check_head(path: Path, file: IO[bytes]) -> None:
+    """Refuse a file of something else before a byte of it is touched."""
+    file.seek(0)
+    if file.read(1) not in (b"", b"{"):
+        raise OutputError(f"{path} is no file of records; name another file, nothing is overwritten")
+
+
 def _repair_tail(path: Path, file: IO[bytes]) -> None:
     """Move what stands behind the last newline to a file beside; a whole record that lacks only its newline stays."""
-    file.seek(0)
-    content = file.read()
-    torn = content[content.rfind(b"\n") + 1 :]
+    torn, start = b"", file.seek(0, os.SEEK_END)
+    while start > 0 and b"\n" not in torn:
+        step = min(TAIL_STEP_BYTES, start)
+        start = file.seek(start - step)
+        torn = file.read(step) + torn
+    torn = torn[torn.rfind(b"\n") + 1 :]
     if not torn:
         return
     try:
@@ -211,7 +226,7 @@ def _repair_tail(path: Path, file: IO[bytes]) -> None:
             aside.write(torn + b"\n")
             aside.flush()
             os.fsync(aside.fileno())
-        file.truncate(len(content) - len(torn))
+        file.truncate(file.seek(0, os.SEEK_END) - len(torn))
     else:
         os.write(file.fileno(), b"\n")
 

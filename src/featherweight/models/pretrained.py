@@ -167,7 +167,7 @@ def _h5_shapes(path: Path) -> list[tuple[int, ...]]:
 
 def _npz_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if not any(name.endswith("/w") for name in file):
                 raise WeightsError(f"{path} has no kernels; wanted arrays named LAYER/w and LAYER/b in layer order")
             return {name: np.asarray(file[name], np.float32) for name in file}
