@@ -31,9 +31,12 @@ def photos(tmp_path: Path) -> Path:
 def test_data_prints_the_audit(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (photos / "red" / "zz.jpg").write_text("no picture")  # 1 of 19 is over 5 %
     status, out, err = run(capsys, "data", photos)
-    assert (status, out) == (2, "")
+    assert status == 2
+    assert out == "1 bad pictures\n  red/zz.jpg: not a JPEG, PNG, BMP, WebP or GIF file\n"
     assert f"1 of 19 pictures in {photos} are bad, more than 5 %; the first: red/zz.jpg: not a JPEG" in err
-    assert err.endswith("see them all with: featherweight data\n")
+    status, out, _ = run(capsys, "data", photos, "--json")
+    assert status == 2
+    assert [bad["file"] for bad in json.loads(out)["bad"]] == ["red/zz.jpg"]
     (photos / "red" / "zz.jpg").unlink()
     status, out, _ = run(capsys, "data", photos)
     assert status == 0
@@ -83,7 +86,7 @@ def test_measure_appends_and_compare_shows(
 ERRORS = {
     "missing folder": (("data", "absent"), "no folder absent; wanted"),
     "empty folder": (("data", "empty"), "empty has no folder of a class"),
-    "text named jpg": (("data", "texts"), "6 of 6 pictures in texts are bad"),
+    "text named jpg": (("fit", "texts", "--budget", "size=1MB"), "6 of 6 pictures in texts are bad"),
     "one class": (("data", "single"), "single has only the class 'a'"),
     "a file": (("data", "page.html"), "page.html is a file"),
     "bad split": (("data", "empty", "--split", "0.5"), "--split 0.5; wanted two shares"),

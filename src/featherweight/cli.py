@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from featherweight.errors import FeatherweightError, SettingError
+from featherweight.errors import FeatherweightError, SettingError, TooManyBad
 
 if TYPE_CHECKING:
     from featherweight.data import Dataset
@@ -59,7 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _data(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.data import read_dataset
 
-    dataset = read_dataset(args.data, _split(args.split))
+    try:
+        dataset = read_dataset(args.data, _split(args.split))
+    except TooManyBad as error:
+        # The list is what this verb is for; the folder is unusable all the same.
+        logging.getLogger("featherweight").error("%s", _one_line(error))
+        bad = [{"file": file, "cause": cause} for file, cause in error.bad]
+        return _json({"error": str(error), "bad": bad}) if args.json else _bad_text(error.bad), 2
     return (_json(_dataset_dict(dataset)) if args.json else _audit_text(dataset)), 0
 
 
@@ -198,6 +204,10 @@ def _dataset_dict(dataset: "Dataset") -> dict[str, Any]:
     }
 
 
+def _bad_text(bad: Sequence[tuple[str, str]]) -> str:
+    return "\n".join([f"{len(bad)} bad pictures", *(f"  {file}: {cause}" for file, cause in bad)])
+
+
 def _audit_text(dataset: "Dataset") -> str:
     audit = dataset.audit
     parts = dataset.parts
@@ -211,8 +221,7 @@ def _audit_text(dataset: "Dataset") -> str:
     lines += ["", f"heights {audit.heights[0]} to {audit.heights[2]}, median {audit.heights[1]}"]
     lines += [f"widths  {audit.widths[0]} to {audit.widths[2]}, median {audit.widths[1]}"]
     lines.append(f"{audit.ignored} files passed over that are no pictures by name")
-    lines.append(f"{len(audit.bad)} bad pictures left out")
-    lines += [f"  {file}: {cause}" for file, cause in audit.bad]
+    lines.append(_bad_text(audit.bad))
     for title, groups in (
         ("exact duplicates", audit.duplicates),
         ("equal pictures in different files", audit.equal),

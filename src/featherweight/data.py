@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.device import available_cores, this_device
-from featherweight.errors import DataError, ImageError, SettingError
+from featherweight.errors import DataError, ImageError, SettingError, TooManyBad
 from featherweight.image import Pixels, decode, read_bytes, resize
 from featherweight.progress import track
 
@@ -355,9 +355,10 @@ def _check_usable(
     root: Path, classes: tuple[str, ...], seen: list[_Seen], bad: list[tuple[str, str]], total: int
 ) -> None:
     if len(bad) > MAX_BAD_SHARE * total:
-        raise DataError(
+        raise TooManyBad(
             f"{len(bad)} of {total} pictures in {display(root)} are bad, more than 5 %; the first: {bad[0][0]}: "
-            f"{bad[0][1]}. Take them out, or see them all with: featherweight data"
+            f"{bad[0][1]}. Take them out, or see them all with: featherweight data",
+            tuple(bad),
         )
     used = {item.found.class_name for item in seen}
     for name in classes:

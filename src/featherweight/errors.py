@@ -2,7 +2,8 @@
 
     FeatherweightError
     ├── DataError          an image folder that cannot be used
-    │   └── ImageError     one file that is not a picture we can read
+    │   ├── ImageError     one file that is not a picture we can read
+    │   └── TooManyBad     a folder with over 5 % of such files; `bad` lists them all
     ├── WeightsError       pretrained weights that are absent, damaged or of another network
     ├── ArtifactError      not an exported model, or a damaged one
     ├── ExportError        the exported file answers differently from the model
@@ -27,6 +28,14 @@ class DataError(FeatherweightError):
 
 class ImageError(DataError):
     """One file that is not a picture we can read; the message is the cause, without the file's name."""
+
+
+class TooManyBad(DataError):
+    """A folder with over 5 % bad pictures; `bad` has (file, cause) of each."""
+
+    def __init__(self, message: str, bad: tuple[tuple[str, str], ...]):
+        super().__init__(message)
+        self.bad = bad
 
 
 class WeightsError(FeatherweightError):

@@ -11,13 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from featherweight.artifact import to_utf8, write_file
 from featherweight.budget import Budget, Violation, parse_budget
 from featherweight.compare import DEFAULT_KEYS, better, check_comparable, fields_of, front
 from featherweight.record import BY_KEY, QUANTITIES, Record, read_records, value_of
 
+PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
 
 
@@ -135,7 +136,8 @@ def table(comparison: Comparison, budgeted: bool, width: int | None = None) -> s
     grid = Table(box=None, pad_edge=False, header_style="bold")
     grid.add_column("")
     for head in ("name", "runtime", "threads", *(BY_KEY[key].label for key in COLUMNS), "accuracy against best"):
-        grid.add_column(head, justify="left" if head in ("name", "runtime", "accuracy against best") else "right")
+        justify: Literal["left", "right"] = "left" if head in ("name", "runtime", "accuracy against best") else "right"
+        grid.add_column(head, justify=justify, overflow="fold")
     if budgeted:
         grid.add_column("budget")
     for record in comparison.records:
@@ -152,7 +154,7 @@ def table(comparison: Comparison, budgeted: bool, width: int | None = None) -> s
         grid.add_row(*map(Text, cells))  # as text, a name like [bold] or :x: is no markup
     stream = io.StringIO()
     # Whatever the environment says (FORCE_COLOR, a notebook), plain text is wanted here.
-    Console(file=stream, width=width or 200, force_terminal=False, force_jupyter=False).print(grid)
+    Console(file=stream, width=width or PIPE_WIDTH, force_terminal=False, force_jupyter=False).print(grid)
     lines = [line.rstrip() for line in stream.getvalue().splitlines()]
     return "\n".join([*lines, f"● beaten by none in {', '.join(BY_KEY[key].label for key in comparison.keys)}"])
 

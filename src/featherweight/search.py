@@ -163,6 +163,10 @@ def _search(
     load_keras()
     shapes = candidates(dataset, weights, settings)
     logger.info("%d pictures, %d classes; candidates: %s", len(dataset.items), len(dataset.classes), _list(shapes))
+    if weights is not None:
+        build_pretrained(
+            shapes[0], len(dataset.classes), weights
+        )  # a file that does not fit is known before the screen
     reasons: list[str] = []
     screened = _screen(shapes, len(dataset.classes), limits, settings, threads, place, reasons)
     records: list[tuple[Artifact, Record]] = []

@@ -6,6 +6,7 @@ the head sees. The scaling to [-1, 1] that these trunks were trained with is the
 In scope: architecture. Not aware of: data, training, files. Imports errors; keras where it is used.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,9 +128,12 @@ def build(shape: Shape, classes: int, dropout: float = 0.2, weights: str | None 
     net = net_named(shape.net)
     inputs = keras.Input((shape.size, shape.size, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="scale")(inputs)
-    trunk = trunk_function(net)(
-        input_tensor=scaled, alpha=shape.width, include_top=False, weights=weights, **dict(net.settings)
-    )
+    with warnings.catch_warnings():
+        # Keras warns that weights of 224 pixels are taken for other sizes; a trunk of convolutions fits them all.
+        warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square", UserWarning)
+        trunk = trunk_function(net)(
+            input_tensor=scaled, alpha=shape.width, include_top=False, weights=weights, **dict(net.settings)
+        )
     features = keras.layers.GlobalAveragePooling2D(name=FEATURES)(trunk.output)
     head = keras.layers.Dropout(dropout, name="dropout")(features)
     head = keras.layers.Dense(classes, name="logits")(head)
