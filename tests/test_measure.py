@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featherweight import measure as measure_verb
-from featherweight.artifact import Artifact
+from featherweight.artifact import Artifact, Step
 from featherweight.errors import MeasureError, RuntimeFailure, SettingError
 from featherweight.measure import (
     Origin,
@@ -136,6 +136,17 @@ def test_data_with_other_classes_is_refused(trained: Trained) -> None:
         measure_one(trained.artifacts["onnx-float32"], "onnxruntime", 1, other, "test", QUICK, Origin())
 
 
+def test_other_pictures_than_it_was_trained_on_are_a_warning(trained: Trained) -> None:
+    built = Step("build", {"data": "another fingerprint"})
+    artifact = replace(trained.artifacts["onnx-float32"], steps=(built,))
+    record = measure_one(artifact, "onnxruntime", 1, trained.dataset, "train", QUICK, Origin())
+    assert any("than it was trained on (another fingerprint)" in warning for warning in record.warnings)
+    assert any("pictures it was trained on (train)" in warning for warning in record.warnings)
+    same = replace(artifact, steps=(Step("build", {"data": trained.dataset.fingerprint}),))
+    record = measure_one(same, "onnxruntime", 1, trained.dataset, "test", QUICK, Origin())
+    assert not any("trained on" in warning for warning in record.warnings)
+
+
 def test_a_picture_that_vanished_is_named(trained: Trained, tmp_path: Path) -> None:
     gone = replace(trained.dataset.part("test")[0], path=tmp_path / "gone.png")
     data = replace(trained.dataset, items=(gone,))
@@ -169,6 +180,8 @@ def test_an_unknown_runtime_and_odd_threads_are_refused(trained: Trained) -> Non
         check_threads((99999,))
     with pytest.raises(SettingError, match="at least one run"):
         Protocol(min_runs=0)
+    with pytest.raises(SettingError, match="times from 0 on"):
+        Protocol(min_seconds=float("inf"))
 
 
 class Counting:

@@ -435,3 +435,9 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(RecordError, match=r"empty\.jsonl holds no record"):
         read_records(tmp_path / "empty.jsonl")
+
+
+def test_in_a_folder_of_fit_only_its_records_are_read(tmp_path: Path) -> None:
+    for name in ("screen", "records", "proof"):
+        append_record(tmp_path / f"{name}.jsonl", make_record(name=name))
+    assert [record.name for record in read_records(tmp_path)] == ["records"]

@@ -464,3 +464,13 @@ def test_what_cannot_be_compared_writes_no_page(tmp_path: Path) -> None:
     assert not place.exists()
     with pytest.raises(OutputError, match=r"cannot write .*page\.html: No such file or directory"):
         compare(EIGHT, output=tmp_path / "none" / "page.html")
+
+
+def test_a_page_replaces_an_older_page_and_nothing_else(tmp_path: Path) -> None:
+    page_file, records = tmp_path / "report.html", tmp_path / "records.jsonl"
+    for _ in range(2):
+        compare([make_record()], output=page_file)
+    records.write_text("{}\n")
+    with pytest.raises(OutputError, match="is no report"):
+        compare([make_record()], output=records)
+    assert records.read_text() == "{}\n"

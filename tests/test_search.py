@@ -6,7 +6,7 @@ import pytest
 from featherweight import search
 from featherweight.budget import parse_budget
 from featherweight.data import Dataset, Item
-from featherweight.errors import DataError, OutputError, SettingError
+from featherweight.errors import DataError, ExportError, OutputError, SettingError
 from featherweight.measure import Protocol
 from featherweight.models.zoo import Shape
 from featherweight.record import Record, read_records
@@ -72,6 +72,49 @@ def test_an_output_that_is_not_empty_is_left_alone_and_bad_data_leaves_no_folder
     with pytest.raises(DataError, match="no folder"):
         fit(tmp_path / "absent", "size=1MB", tmp_path / "new", None, QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_nothing_is_written_among_the_pictures(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(trained.folder.rglob("*"))
+    monkeypatch.chdir(trained.folder)
+    for data, output in ((".", None), (trained.folder, trained.folder / "out"), (trained.folder, "red/out")):
+        with pytest.raises(OutputError, match="lies among the pictures"):
+            fit(data, "size=1MB", output, None, QUICK)
+    assert sorted(trained.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"seed": -1}, "seed -1; wanted 0 to"),
+        ({"seed": 2**32}, "seed 4294967296"),
+        ({"protocol": Protocol(min_runs=10)}, "10 runs; a p50 wants at least 11"),
+        ({"formats": ()}, "no format"),
+    ],
+)
+def test_settings_that_would_fail_late_are_refused_at_once(bad: dict[str, object], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        replace(QUICK, **bad)  # type: ignore[arg-type]
+
+
+def test_the_screen_leaves_room_for_noise_in_time_only() -> None:
+    limits = search._with_slack(parse_budget("latency_p50=1ms,size=1MB"))
+    assert limits.bound("latency_p50") == search.SCREEN_SLACK
+    assert limits.bound("size") == 1e6
+
+
+def test_a_candidate_whose_files_cannot_be_made_is_not_trained(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ExportError("the ONNX converter failed: no such operator")
+
+    monkeypatch.setattr(search, "export", fails)
+    found = fit(trained.folder, "size=1MB", tmp_path / "out", None, QUICK)
+    assert not found.fits
+    assert found.record is None
+    assert any("no such operator" in reason for reason in found.reasons)
+    assert any("none of its files could be made" in reason for reason in found.reasons)
 
 
 def test_default_outputs_are_numbered(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +206,5 @@ def test_the_search_stops_only_when_the_rest_cannot_be_lighter() -> None:
     assert search._why_stop(none, fits, [heavier]) is None  # type: ignore[arg-type]
     assert search._why_stop(floor, fits, []) is None  # type: ignore[arg-type]
     perfect = [(None, record("perfect", 1, 1e6, 1.0))]
-    assert "every picture of val is right" in (search._why_stop(none, perfect, [heavier]) or "")  # type: ignore[arg-type]
+    assert "are slower in every variant" in (search._why_stop(none, perfect, [heavier]) or "")  # type: ignore[arg-type]
+    assert search._why_stop(none, perfect, [alike]) is None  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import pytest
 from featherweight.data import labels, load_pixels
 from featherweight.errors import SettingError
 from featherweight.models.zoo import Shape, build
-from featherweight.train import TrainSettings, augmentation, batches, predict_pixels, train
+from featherweight.train import TrainSettings, augmentation, batches, predict_pixels, set_seed, train
 from tests.trained import SIZE, Trained
 
 
@@ -24,7 +24,7 @@ def test_training_learns_the_rule_and_leaves_the_given_model_alone(trained: Trai
 def test_the_step_says_how_it_was_trained(trained: Trained) -> None:
     assert trained.step.name == "train"
     assert trained.step.settings["learning_rate"] == 1e-2
-    assert 1 <= trained.step.settings["best_epoch"] <= trained.step.settings["epochs_run"] <= 16
+    assert 1 <= trained.step.settings["best_epoch"] <= trained.step.settings["epochs_run"] <= 12
     assert 0.7 <= trained.step.settings["accuracy_val"] <= 1
 
 
@@ -35,7 +35,7 @@ def test_pretrained_features_alone_tell_the_colours(trained: Trained) -> None:
 
 
 def test_same_seed_same_weights_other_seed_others(trained: Trained) -> None:
-    settings = TrainSettings(epochs=1, batch_size=24)
+    settings = TrainSettings(epochs=1, batch_size=48)
     first, again, other = (
         train(trained.untrained, trained.dataset, replace(settings, seed=seed), pretrained=False)[0]
         for seed in (1, 1, 2)
@@ -79,6 +79,15 @@ def test_augmentation_changes_pictures_and_stays_in_range() -> None:
     assert all(np.abs(a - b).max() > 1 for a, b in zip(images, original, strict=True))
     assert images.min() >= 0
     assert images.max() <= 255
+
+
+def test_the_first_weights_follow_the_seed() -> None:
+    def first(seed: int) -> np.ndarray:
+        set_seed(seed)
+        return build(Shape("mobilenet_v1", 0.25, SIZE), 3).get_weights()[0]
+
+    assert np.array_equal(first(1), first(1))
+    assert not np.array_equal(first(1), first(2))
 
 
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"patience": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])

@@ -10,7 +10,7 @@ from featherweight.data import Dataset, load_pixels, read_dataset
 from featherweight.export import About, export
 from featherweight.models.zoo import Shape, build
 from featherweight.quantize import quantize
-from featherweight.train import TrainSettings, train
+from featherweight.train import TrainSettings, set_seed, train
 from tests.pictures import write_folder
 
 SIZE = 32
@@ -28,9 +28,10 @@ class Trained(NamedTuple):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     place = tmp_path_factory.mktemp("trained")
-    dataset = read_dataset(write_folder(place / "colours", per_class=32))
+    dataset = read_dataset(write_folder(place / "colours", per_class=48))
+    set_seed(0)
     untrained = build(Shape("mobilenet_v1", 0.25, SIZE), 3)
-    settings = TrainSettings(epochs=16, patience=16, batch_size=16, learning_rate=1e-2, augment=False)
+    settings = TrainSettings(epochs=12, patience=12, batch_size=16, learning_rate=1e-2, augment=False)
     model, step = train(untrained, dataset, settings, pretrained=False)
     items = dataset.part("train")
     pixels = load_pixels(items, SIZE, SIZE).take(items)

@@ -180,7 +180,9 @@ def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
     if found.fits:
         lines.append(f"The lightest that fits: {found.record.name}")
     else:
-        lines.append(f"Nothing fits. The nearest is {found.record.name}; it misses:")
+        nearest = f"Nothing fits. The nearest is {found.record.name}; it misses:"
+        on_test = f"{found.record.name} fitted on val, which it was chosen by; on test it misses:"
+        lines.append(on_test if found.record.part == "test" else nearest)
         lines += [f"  {violation}" for violation in found.violations]
     lines += ["", card(found.record), ""]
     if found.chosen is not None:
@@ -188,7 +190,7 @@ def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
             f"artifact: {found.chosen.path}",
             f"use it:   featherweight predict {shlex.quote(str(found.chosen.path))} IMAGE",
         ]
-    lines.append(f"records:  {found.output}")
+    lines.append(f"records:  {found.output / 'records.jsonl'}")
     if report is not None:
         lines.append(f"report:   {report}")
     return "\n".join(lines)

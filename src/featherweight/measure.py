@@ -4,7 +4,7 @@ How it is measured (MLPerf single stream in small): one picture at a time; input
 a warm-up that is not counted; then runs until both a least time and a least number of runs are reached. Latency is
 `session.run` alone; pre-processing (decode and resize) and post-processing (scores to labels) have timers of their
 own. Accuracy is taken afterwards through the same session. Peak memory is `VmHWM`, counted anew before the model is
-loaded, so it holds loading and running but not the accuracy pass.
+loaded and before it runs: it holds loading and running, but neither the decoding of photos nor the accuracy pass.
 
 In scope: the clock, the process, the record. Not aware of: what the model is, nor how it was made.
 Imports artifact, data, device, errors, image, progress, record, runtimes, stats and tasks.
@@ -63,8 +63,9 @@ class Protocol:
     inputs: int = 32
 
     def __post_init__(self) -> None:
-        if self.min_runs < 1 or self.inputs < 1 or min(self.min_seconds, self.warmup_seconds, self.warmup_runs) < 0:
-            raise SettingError(f"{self}; wanted at least one run and one input, and no negative time")
+        times = (self.min_seconds, self.warmup_seconds, self.warmup_runs)
+        if self.min_runs < 1 or self.inputs < 1 or not all(0 <= value < float("inf") for value in times):
+            raise SettingError(f"{self}; wanted at least one run and one input, and times from 0 on")
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,14 @@ def measure_one(
     found = _in_child(job)
     if chosen == "val" and no_accuracy is None:
         warnings.append("accuracy was taken on the part that training watched for its best epoch (val)")
+    if chosen == "train" and no_accuracy is None:
+        warnings.append("accuracy was taken on the pictures it was trained on (train)")
+    trained_on = [step.settings.get("data") for step in artifact.steps if step.name == "build"]
+    if dataset is not None and trained_on and trained_on[0] != dataset.fingerprint:
+        warnings.append(
+            f"other pictures or another split ({dataset.fingerprint}) than it was trained on ({trained_on[0]}); "
+            "it may have been trained on some of these"
+        )
     missing = dict(found.pop("missing"))
     if no_accuracy is not None:
         missing["accuracy"] = no_accuracy
@@ -291,15 +300,17 @@ def _run_job(job: dict[str, Any]) -> dict[str, Any]:
     baseline = resident_memory_bytes()
     can_reset = reset_peak_memory()
     session = runtime_named(job["runtime"]).load(artifact, job["threads"])
+    loaded = peak_memory_bytes()
     warnings = _check_golden(artifact, session)
     timed = _evenly([Path(path) for path, _ in job["items"]], protocol.inputs)
     inputs, source = _inputs(artifact, session, timed, protocol.inputs)
+    reset_peak_memory()  # decoding a large photo is not the model's memory
     _warm_up(session, inputs, protocol)
     meter = EnergyMeter()
     meter.start()
     infer_ns, post_ns = _time_runs(session, inputs, _decoder(task, artifact), protocol)
     energy_mj = meter.used_mj()
-    peak = peak_memory_bytes() if can_reset else None
+    peak = max(loaded or 0, peak_memory_bytes() or 0) if can_reset else None
     result = _latency(infer_ns)
     missing: dict[str, str] = result["missing"]
     result["energy_mj"] = None if energy_mj is None else energy_mj / len(infer_ns)

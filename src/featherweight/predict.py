@@ -1,6 +1,6 @@
 """`Artifact` × pictures → predictions, through the same decoder and the same file as the measurement.
 
-Imports artifact, errors, image, runtimes and tasks.
+Imports artifact, data, errors, image, runtimes and tasks.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.artifact import Artifact, read_artifact
+from featherweight.data import display
 from featherweight.errors import ArtifactError, DataError, ImageError, RuntimeFailure, SettingError
 from featherweight.image import read_image, resize
 from featherweight.runtimes import RUNTIMES, runtime_named
@@ -55,7 +56,7 @@ def predict(
         try:
             pixels = resize(read_image(path), session.height, session.width)
         except ImageError as error:
-            raise DataError(f"{path}: {error}; wanted a JPEG, PNG, BMP, WebP or GIF picture") from error
+            raise DataError(f"{display(path)}: {error}; wanted a JPEG, PNG, BMP, WebP or GIF picture") from error
         predictions = task.decode(session.run(pixels[None]), loaded.classes)[0]
-        results.append({"image": str(path), "predictions": predictions[:top]})
+        results.append({"image": display(path), "predictions": predictions[:top]})
     return results

@@ -67,7 +67,7 @@ class Record:
     accuracy_n: int | None = None
     latency_p50_interval_ms: tuple[float, float] | None = None
     latency_n: int | None = None
-    memory_baseline_bytes: int | None = None  # resident before the model was loaded: interpreter, numpy, runtime
+    memory_baseline_bytes: int | None = None  # resident before the runtime and the model were loaded
     missing: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
@@ -175,7 +175,7 @@ def append_record(path: str | Path, record: Record) -> None:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All records of a file, or of every `*.jsonl` of a folder. A torn last line is passed over.
+    """All records of a file, or of a folder (its `records.jsonl`, else every `*.jsonl`), but for a torn last line.
 
     Raises:
         RecordError: no such file, no record in it, or a line that is no record.
@@ -185,6 +185,8 @@ def read_records(path: str | Path) -> list[Record]:
         files = sorted(path.glob("*.jsonl"))
         if not files:
             raise RecordError(f"no *.jsonl in {path}; wanted a file of records, as measure and fit write it")
+        # In a folder that fit wrote, screen and proof stand beside it and were taken on other pictures.
+        files = [file for file in files if file.name == "records.jsonl"] or files
         return [record for file in files for record in read_records(file)]
     try:
         text = path.read_bytes()

@@ -16,8 +16,10 @@ from typing import Any, Literal
 from featherweight.artifact import to_utf8, write_file
 from featherweight.budget import Budget, Violation, parse_budget
 from featherweight.compare import DEFAULT_KEYS, better, check_comparable, fields_of, front
+from featherweight.errors import OutputError
 from featherweight.record import BY_KEY, QUANTITIES, Record, read_records, value_of
 
+PAGE_START = b"<!doctype html>"
 PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
 
@@ -80,8 +82,17 @@ def compare(
         verdicts=_verdicts(ordered, "accuracy" in keys),
     )
     if output is not None:
+        _check_is_page(Path(output))
         write_file(Path(output), to_utf8(page(comparison, limits)))
     return comparison
+
+
+def _check_is_page(path: Path) -> None:
+    """Refuse to replace anything but an older page: a slip like `--output records.jsonl` must not cost the records."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(PAGE_START)) not in (b"", PAGE_START):
+                raise OutputError(f"{path} exists and is no report; name another file, nothing is overwritten")
 
 
 def _verdicts(records: Sequence[Record], with_accuracy: bool) -> dict[str, str]:

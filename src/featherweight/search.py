@@ -4,7 +4,7 @@
    the weights. What breaks the budget in every variant is out before anybody trains it.
 2. **Train** the rest from light to heavy as measured here, not by MACs, which do not rank light models. Each is
    exported, and every file is measured with its accuracy on val. With a floor on accuracy the search stops at the
-   first that fits, as soon as no heavier candidate can be lighter.
+   first that fits, as soon as no candidate that is left can be lighter.
 3. **Choose** the lightest record that is good enough: it fits the budget, and, without a floor on accuracy, its
    accuracy is not shown to be lower than that of the best that fits. Lightest is the least p50 latency; where that
    does not tell two apart, the smaller file.
@@ -37,7 +37,8 @@ from featherweight.models.zoo import Shape, build, net_named
 from featherweight.progress import logger
 from featherweight.quantize import quantize
 from featherweight.record import Record, append_record
-from featherweight.train import TrainSettings, load_keras, train
+from featherweight.stats import MIN_SAMPLES
+from featherweight.train import TrainSettings, load_keras, set_seed, train
 
 # What the search tries when it is told nothing: light nets and the widths that Keras publishes weights for.
 LADDER = (
@@ -50,6 +51,7 @@ LADDER = (
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 CALIBRATION_IMAGES = 128
 SCREEN = Protocol(min_seconds=0.5, min_runs=64, warmup_seconds=0.25)
+SCREEN_SLACK = 1.25
 MEASURED_ON_FILE = ("size", "latency_p50", "latency_p90", "latency_p99", "memory_peak", "energy", "parameters", "macs")
 
 
@@ -71,6 +73,12 @@ class SearchSettings:
     def __post_init__(self) -> None:
         for name in self.models:
             net_named(name)
+        if not 0 <= self.seed < 2**32:
+            raise SettingError(f"seed {self.seed}; wanted 0 to {2**32 - 1}")
+        if self.protocol.min_runs < MIN_SAMPLES[50]:
+            raise SettingError(f"{self.protocol.min_runs} runs; a p50 wants at least {MIN_SAMPLES[50]}")
+        if not self.formats or not self.precisions:
+            raise SettingError("no format or no precision; wanted for example onnx,litert and int8,float32")
         for given, known in ((self.formats, ("onnx", "litert")), (self.precisions, ("int8", "float32"))):
             for one in given:
                 if one not in known:
@@ -163,14 +171,13 @@ def _search(
     load_keras()
     shapes = candidates(dataset, weights, settings)
     logger.info("%d pictures, %d classes; candidates: %s", len(dataset.items), len(dataset.classes), _list(shapes))
-    if weights is not None:
-        build_pretrained(
-            shapes[0], len(dataset.classes), weights
-        )  # a file that does not fit is known before the screen
+    if weights is not None:  # what does not fit, or cannot be had, is known before the screen
+        for shape in {(shape.net, shape.width): shape for shape in shapes}.values():
+            build_pretrained(shape, len(dataset.classes), weights)
     reasons: list[str] = []
     screened = _screen(shapes, len(dataset.classes), limits, settings, threads, place, reasons)
     records: list[tuple[Artifact, Record]] = []
-    ready = sorted((s for s in screened if not s.misses), key=lambda s: s.p50_ms)
+    ready = sorted((s for s in screened if s.records and not s.misses), key=lambda s: s.p50_ms)
     for position, one in enumerate(ready):
         records += _train_and_measure(one.shape, dataset, weights, settings, threads, place, origin, reasons)
         stop = _why_stop(limits, records, ready[position + 1 :])
@@ -196,7 +203,7 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
         nets = [(net, width) for net, width in identify(weights) if net in (settings.models or net)]
         nets = [(net, width) for net, width in nets if width in (settings.widths or (width,))]
     sizes = settings.sizes or default_sizes(dataset)
-    shapes = tuple(Shape(net, width, size) for net, width in nets for size in sizes)
+    shapes = tuple(dict.fromkeys(Shape(net, width, size) for net, width in nets for size in sizes))
     if not shapes:
         raise SettingError(
             f"nothing to try with models {settings.models}, widths {settings.widths} and weights {weights}; "
@@ -232,11 +239,14 @@ def _screen(
         records: list[Record] = []
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
             names = tuple(f"class {i}" for i in range(classes))
-            for artifact in _export_all(build(shape, classes), shape, names, (), pictures, settings, Path(scratch), []):
+            model = build(shape, classes)
+            for artifact in _export_all(model, shape, names, (), pictures, settings, Path(scratch), reasons):
                 records += _measured(artifact, None, None, SCREEN, threads, Origin(settings.seed), reasons)
         for record in records:
             append_record(place / "screen.jsonl", record)
-        misses = _least_misses(records, limits.only(MEASURED_ON_FILE))
+        misses = _least_misses(records, _with_slack(limits.only(MEASURED_ON_FILE)))
+        if not records:
+            reasons.append(f"{shape} was not trained: none of its files could be made and measured")
         if misses:
             reasons.append(f"{shape} was not trained: in its best variant {'; '.join(map(str, misses))}")
             logger.info("%s", reasons[-1])
@@ -261,6 +271,7 @@ def _train_and_measure(
         load_pixels(dataset.part("val"), shape.size, shape.size, "decoding val"),
     )
     how = settings.train or default_training(weights is not None)
+    set_seed(settings.seed)
     model = build_pretrained(shape, len(dataset.classes), weights)
     model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, caches)
     start = Step(
@@ -340,10 +351,11 @@ def _measured(
     threads: tuple[int, ...],
     origin: Origin,
     reasons: list[str],
+    runtime: str = "all",
 ) -> list[Record]:
     """All records of one artifact; a file that no runtime can run, or that kills its process, is named instead."""
     try:
-        return measure(artifact, dataset, "all", threads, part, protocol, None, origin)
+        return measure(artifact, dataset, runtime, threads, part, protocol, None, origin)
     except (RuntimeFailure, MeasureError) as error:
         reasons.append(f"{artifact.name} was not measured: {error}")
         logger.warning("%s", reasons[-1])
@@ -354,15 +366,11 @@ def _why_stop(limits: Budget, records: list[tuple[Artifact, Record]], rest: list
     """Why none of the rest can win; `None` where one still can."""
     if not rest:
         return None
-    fitting = [record for _, record in records if not limits.violations(record)]
-    if limits.bound("accuracy") is None:
-        best = max((record.accuracy or 0 for record in fitting), default=0)
-        return (
-            f"stopped: every picture of val is right already; {len(rest)} heavier left untrained" if best == 1 else None
-        )
-    if not fitting:
+    if all(limits.violations(record) for _, record in records):
         return None
-    lightest = _lightest(fitting)
+    lightest = choose(records, limits)[1]
+    if limits.bound("accuracy") is None and lightest.accuracy != 1:
+        return None  # a heavier one can still be more accurate
     can_be_lighter = [s for s in rest if any(better(lightest, r, "latency_p50") is not True for r in s.records)]
     if can_be_lighter:
         return None
@@ -393,16 +401,10 @@ def _conclude(
     artifact, record = choose(records, limits)
     if "test" in dataset.parts and not limits.violations(record):
         logger.info("proving %s on test", record.name)
-        record = measure(
-            artifact,
-            dataset,
-            record.runtime,
-            (record.threads,),
-            "test",
-            settings.protocol,
-            place / "proof.jsonl",
-            origin,
-        )[0]
+        threads = (record.threads,)
+        proofs = _measured(artifact, dataset, "test", settings.protocol, threads, origin, reasons, record.runtime)
+        for record in proofs:  # one, or none with the reason
+            append_record(place / "proof.jsonl", record)
     violations = limits.violations(record)
     return Fit(not violations, artifact, record, violations, tuple(r for _, r in records), tuple(reasons), place)
 
@@ -439,6 +441,17 @@ def _least_misses(records: Sequence[Record], limits: Budget) -> tuple[Violation,
     return min((limits.violations(record) for record in records), key=lambda v: (bool(v), sum(x.miss for x in v)))
 
 
+def _with_slack(limits: Budget) -> Budget:
+    """The limits with room for the noise of a quick run: a candidate is not dropped for good by one busy moment."""
+    noisy = ("ms", "mJ")
+    return Budget(
+        tuple(
+            replace(limit, bound=limit.bound * (SCREEN_SLACK if limit.quantity.unit in noisy else 1))
+            for limit in limits.limits
+        )
+    )
+
+
 def _miss(limits: Budget, record: Record) -> float:
     return sum(violation.miss for violation in limits.violations(record))
 
@@ -449,14 +462,17 @@ def _claim(output: str | Path | None, data: str | Path | Dataset) -> Path:
     Raises:
         OutputError: it exists and is not empty, or cannot be made.
     """
+    root = data.root if isinstance(data, Dataset) else Path(data)
     if output is not None:
         place = Path(output)
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise OutputError(f"{place} exists and is not empty; name another folder with --output")
     else:
-        name = (data.root if isinstance(data, Dataset) else Path(data)).resolve().name
+        name = root.resolve().name
         numbered = (Path(f"fit-{name}{suffix}") for suffix in ("", *(f"-{i}" for i in range(2, 10_000))))
         place = next(path for path in numbered if not path.exists())
+    if place.resolve().is_relative_to(root.resolve()):
+        raise OutputError(f"{place} lies among the pictures of {root}; name another folder with --output")
     try:
         place.mkdir(parents=True, exist_ok=True)
         (place / ".write-test").touch()

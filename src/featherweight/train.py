@@ -65,6 +65,13 @@ def load_keras() -> None:
         import tensorflow  # noqa: F401
 
 
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow: before a network is built, so that its first weights are its seed's too."""
+    import keras
+
+    keras.utils.set_random_seed(seed)
+
+
 def train(
     model: "keras.Model",
     dataset: Dataset,
@@ -84,9 +91,7 @@ def train(
     Returns:
         The trained model with the weights of its best epoch on val, and what was done for the lineage.
     """
-    import keras
-
-    keras.utils.set_random_seed(settings.seed)
+    set_seed(settings.seed)
     height, width = model.input_shape[1:3]
     train_items, val_items = dataset.part("train"), dataset.part("val")
     train_cache, val_cache = caches or (
