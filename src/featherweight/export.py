@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import keras
 
 FORMATS = ("onnx", "litert")
-PRECISIONS = ("float32", "int8")
+PRECISIONS = ("int8", "float32")
 
 # How far a float32 file's probabilities may be from Keras': both compute in float32, in another order of additions.
 FLOAT_TOLERANCE = 1e-3

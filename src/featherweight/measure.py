@@ -41,7 +41,7 @@ from featherweight.errors import FeatherweightError, ImageError, MeasureError, R
 from featherweight.image import Pixels, decode, decoder_versions, read_bytes, resize
 from featherweight.progress import track
 from featherweight.record import Record, append_record
-from featherweight.runtimes import RUNTIMES, Session, runtime_named
+from featherweight.runtimes import Session, runtime_named, supporting
 from featherweight.stats import MIN_SAMPLES, median_interval, percentile, spread
 from featherweight.tasks import Task, task_named
 
@@ -107,7 +107,7 @@ def measure(
     loaded = [artifact if isinstance(artifact, Artifact) else read_artifact(artifact) for artifact in listed]
     dataset = data if isinstance(data, Dataset) or data is None else read_dataset(data)
     counts = check_threads(threads)
-    runs = [(a, name, n) for a in loaded for name in _supporting(a, runtime) for n in counts]
+    runs = [(a, name, n) for a in loaded for name in supporting(a, runtime) for n in counts]
     records = []
     for artifact, name, count in track(runs, "measuring", len(runs)):
         record = measure_one(artifact, name, count, dataset, part, protocol or Protocol(), origin or Origin())
@@ -220,15 +220,6 @@ def measure_one(
 
 def _pair(values: list[float] | None) -> tuple[float, float] | None:
     return None if values is None else (values[0], values[1])
-
-
-def _supporting(artifact: Artifact, runtime: str) -> list[str]:
-    names = list(RUNTIMES) if runtime == "all" else [runtime]
-    reasons = {name: runtime_named(name).supports(artifact) for name in names}
-    supporting = [name for name, reason in reasons.items() if reason is None]
-    if not supporting:
-        raise RuntimeFailure(f"nothing here runs {artifact.name}: {'; '.join(r for r in reasons.values() if r)}")
-    return supporting
 
 
 def _pictures(

@@ -9,9 +9,9 @@ from typing import Any
 
 from featherweight.artifact import Artifact, read_artifact
 from featherweight.data import display
-from featherweight.errors import ArtifactError, DataError, ImageError, RuntimeFailure, SettingError
+from featherweight.errors import ArtifactError, DataError, ImageError, SettingError
 from featherweight.image import read_image, resize
-from featherweight.runtimes import RUNTIMES, runtime_named
+from featherweight.runtimes import runtime_named, supporting
 from featherweight.tasks import task_named
 
 
@@ -44,12 +44,7 @@ def predict(
         raise ArtifactError(
             f"{loaded.path} is a bare model file and does not say its classes; wanted an artifact folder"
         )
-    names = list(RUNTIMES) if runtime is None else [runtime]
-    reasons = {name: runtime_named(name).supports(loaded) for name in names}
-    chosen = next((name for name, reason in reasons.items() if reason is None), None)
-    if chosen is None:
-        raise RuntimeFailure(f"nothing here runs {loaded.name}: {'; '.join(r for r in reasons.values() if r)}")
-    session = runtime_named(chosen).load(loaded, threads)
+    session = runtime_named(supporting(loaded, runtime or "all")[0]).load(loaded, threads)
     task = task_named(loaded.task)
     results = []
     for path in [images] if isinstance(images, str | Path) else images:

@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, Step
 from featherweight.budget import Budget, Violation, parse_budget
 from featherweight.compare import better
-from featherweight.data import Dataset, PixelCache, Split, load_pixels, read_dataset
+from featherweight.data import Dataset, Split, load_pixels, read_dataset
 from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError
-from featherweight.export import About, export
+from featherweight.export import FORMATS, PRECISIONS, About, export
 from featherweight.measure import Origin, Protocol, check_threads, measure
 from featherweight.models.pretrained import build_pretrained, identify
 from featherweight.models.zoo import Shape, build, net_named
@@ -62,8 +62,8 @@ class SearchSettings:
     models: tuple[str, ...] = ()
     widths: tuple[float, ...] = ()
     sizes: tuple[int, ...] = ()
-    formats: tuple[str, ...] = ("onnx", "litert")
-    precisions: tuple[str, ...] = ("int8", "float32")
+    formats: tuple[str, ...] = FORMATS
+    precisions: tuple[str, ...] = PRECISIONS
     threads: tuple[int, ...] = ()
     split: Split = field(default_factory=Split)
     train: TrainSettings | None = None
@@ -79,7 +79,7 @@ class SearchSettings:
             raise SettingError(f"{self.protocol.min_runs} runs; a p50 wants at least {MIN_SAMPLES[50]}")
         if not self.formats or not self.precisions:
             raise SettingError("no format or no precision; wanted for example onnx,litert and int8,float32")
-        for given, known in ((self.formats, ("onnx", "litert")), (self.precisions, ("int8", "float32"))):
+        for given, known in ((self.formats, FORMATS), (self.precisions, PRECISIONS)):
             for one in given:
                 if one not in known:
                     raise SettingError(f"unknown format or precision {one!r}; known: {', '.join(known)}")
@@ -266,14 +266,11 @@ def _train_and_measure(
 ) -> list[tuple[Artifact, Record]]:
     """One candidate: weights, training, all files, all records on val."""
     logger.info("training %s", shape)
-    caches: tuple[PixelCache, PixelCache] = (
-        load_pixels(dataset.part("train"), shape.size, shape.size, "decoding train"),
-        load_pixels(dataset.part("val"), shape.size, shape.size, "decoding val"),
-    )
+    cache = load_pixels((*dataset.part("train"), *dataset.part("val")), shape.size, shape.size)
     how = settings.train or default_training(weights is not None)
     set_seed(settings.seed)
     model = build_pretrained(shape, len(dataset.classes), weights)
-    model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, caches)
+    model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, cache)
     start = Step(
         "build",
         {
@@ -284,7 +281,7 @@ def _train_and_measure(
             "data": dataset.fingerprint,
         },
     )
-    pixels = caches[0].take(dataset.part("train"))
+    pixels = cache.take(dataset.part("train"))
     spread_out = np.linspace(0, len(pixels) - 1, min(CALIBRATION_IMAGES, len(pixels))).astype(int)
     artifacts = _export_all(
         model, shape, dataset.classes, (start, step), pixels[spread_out], settings, place / "artifacts", reasons

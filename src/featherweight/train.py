@@ -77,7 +77,7 @@ def train(
     dataset: Dataset,
     settings: TrainSettings,
     pretrained: bool,
-    caches: tuple[PixelCache, PixelCache] | None = None,
+    cache: PixelCache | None = None,
 ) -> tuple["keras.Model", Step]:
     """Train a copy of the model.
 
@@ -86,7 +86,7 @@ def train(
         dataset: with the parts train and val.
         settings: how.
         pretrained: whether the trunk's weights are worth keeping.
-        caches: the pixels of train and val at the model's size, where they were decoded already.
+        cache: the pixels of train and val at the model's size, where they were decoded already.
 
     Returns:
         The trained model with the weights of its best epoch on val, and what was done for the lineage.
@@ -94,12 +94,10 @@ def train(
     set_seed(settings.seed)
     height, width = model.input_shape[1:3]
     train_items, val_items = dataset.part("train"), dataset.part("val")
-    train_cache, val_cache = caches or (
-        load_pixels(train_items, height, width, "decoding train"),
-        load_pixels(val_items, height, width, "decoding val"),
-    )
-    x, y = train_cache.take(train_items), labels(train_items)
-    x_val, y_val = val_cache.take(val_items), labels(val_items)
+    if cache is None:
+        cache = load_pixels((*train_items, *val_items), height, width)
+    x, y = cache.take(train_items), labels(train_items)
+    x_val, y_val = cache.take(val_items), labels(val_items)
     done: dict[str, Any] = asdict(settings)
     done["batch_norm"] = "frozen" if pretrained else "trained"
     model = _copy(model, freeze_batch_norm=pretrained)
@@ -131,12 +129,13 @@ def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: Train
 
     rng = np.random.default_rng(settings.seed)
     size = settings.batch_size
+    # A last batch of one picture has no variance; in training it is left for another epoch.
+    lone_last = shuffle and len(pixels) > size and len(pixels) % size == 1
+    starts = range(0, len(pixels) - lone_last, size)
 
     def epoch() -> Any:
         order = rng.permutation(len(pixels)) if shuffle else np.arange(len(pixels))
-        # A last batch of one picture has no variance; it is left for another epoch.
-        last = len(order) - 1 if len(order) % size == 1 and shuffle and len(order) > size else len(order)
-        for start in range(0, last, size):
+        for start in starts:
             rows = order[start : start + size]
             yield pixels[rows], truth[rows]
 
@@ -149,8 +148,7 @@ def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: Train
     # twice as long each time: a 5.8 s epoch then takes 10.2 s.
     options = tf.data.Options()
     options.autotune.enabled = False
-    count = len(range(0, len(pixels), size)) - (len(pixels) % size == 1 and shuffle and len(pixels) > size)
-    return stream.with_options(options).apply(tf.data.experimental.assert_cardinality(count))
+    return stream.with_options(options).apply(tf.data.experimental.assert_cardinality(len(starts)))
 
 
 def augmentation(settings: TrainSettings) -> list[Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
-from featherweight.errors import SettingError
+from featherweight.errors import RuntimeFailure, SettingError
 from featherweight.runtimes.litert import LiteRT
 from featherweight.runtimes.ort import OnnxRuntime
 
@@ -62,3 +62,18 @@ def runtime_named(name: str) -> Runtime:
     if name not in RUNTIMES:
         raise SettingError(f"unknown runtime {name!r}; known: {', '.join(RUNTIMES)}, all")
     return RUNTIMES[name]
+
+
+def supporting(artifact: Artifact, runtime: str = "all") -> list[str]:
+    """The names of the runtimes that run the artifact here, of all or of the one that is named.
+
+    Raises:
+        RuntimeFailure: none does, with the reason of each.
+        SettingError: an unknown name.
+    """
+    names = list(RUNTIMES) if runtime == "all" else [runtime]
+    reasons = {name: runtime_named(name).supports(artifact) for name in names}
+    found = [name for name, reason in reasons.items() if reason is None]
+    if not found:
+        raise RuntimeFailure(f"nothing here runs {artifact.name}: {'; '.join(r for r in reasons.values() if r)}")
+    return found
