@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from featherweight import search
@@ -8,7 +9,7 @@ from featherweight.budget import parse_budget
 from featherweight.data import Dataset, Item
 from featherweight.errors import DataError, ExportError, OutputError, SettingError
 from featherweight.measure import Protocol
-from featherweight.models.zoo import Shape
+from featherweight.models.zoo import Shape, build
 from featherweight.record import Record, read_records
 from featherweight.search import SearchSettings, candidates, choose, default_sizes, fit
 from featherweight.train import TrainSettings
@@ -18,7 +19,7 @@ from tests.trained import Trained
 QUICK = SearchSettings(
     models=("mobilenet_v1",),
     widths=(0.25,),
-    sizes=(32,),
+    sizes=(40,),
     formats=("onnx",),
     threads=(1,),
     train=TrainSettings(epochs=12, patience=12, batch_size=16, learning_rate=1e-2, augment=False),
@@ -37,12 +38,12 @@ def test_fit_finds_the_lightest_and_stops_before_the_heavier(trained: Trained, t
     assert found.fits
     assert found.chosen is not None
     assert found.record is not None
-    assert found.chosen.name.startswith("mobilenet_v1-0.25-32-onnx")
+    assert found.chosen.name.startswith("mobilenet_v1-0.25-40-onnx")
     assert found.record.part == "test"
     assert found.record.settings["command"] == "featherweight fit colours"
     assert {record.part for record in found.records} == {"val"}
     assert {record.precision for record in found.records} == {"int8", "float32"}
-    assert any("stopped" in reason and "mobilenet_v1-1-32" in reason for reason in found.reasons)
+    assert any("stopped" in reason and "mobilenet_v1-1-40" in reason for reason in found.reasons)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "artifacts", "proof.jsonl", "records.jsonl", "screen.jsonl",
     }  # fmt: skip
@@ -140,10 +141,24 @@ def test_candidates_follow_what_was_asked() -> None:
     asked = SearchSettings(models=("mobilenet_v2",), widths=(0.2, 0.3), sizes=(64,))
     assert candidates(data, None, asked) == (Shape("mobilenet_v2", 0.2, 64), Shape("mobilenet_v2", 0.3, 64))
     assert {s.net for s in candidates(data, None, SearchSettings(models=("mobilenet_v1",)))} == {"mobilenet_v1"}
+    off_the_ladder = candidates(data, None, SearchSettings(models=("shufflenet_v2", "mobilenet_v2"), sizes=(64,)))
+    assert [(s.net, s.width) for s in off_the_ladder] == [
+        ("mobilenet_v2", 0.35), ("mobilenet_v2", 0.75), *(("shufflenet_v2", width) for width in (0.5, 1.0, 1.5, 2.0))
+    ]  # fmt: skip
     with pytest.raises(SettingError, match="unknown model"):
         SearchSettings(models=("resnet",))
     with pytest.raises(SettingError, match="unknown format or precision 'int4'"):
         SearchSettings(precisions=("int4",))
+
+
+def test_branches_for_training_are_folded_before_the_export(tmp_path: Path) -> None:
+    shape = Shape("mobileone_s0", 0.25, 32)
+    pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    settings = SearchSettings(formats=("onnx",), precisions=("float32",))
+    model = build(shape, 2)
+    (artifact,) = search._export_all(model, shape, ("a", "b"), (), pictures, settings, tmp_path, [])
+    assert [step.name for step in artifact.steps] == ["fold_branches", "export"]
+    assert artifact.parameters < model.count_params() / 3
 
 
 def test_a_weights_file_decides_the_network(monkeypatch: pytest.MonkeyPatch) -> None:

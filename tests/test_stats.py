@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featherweight.stats import MIN_SAMPLES, Z95, median_interval, percentile, spread, wilson
+from featherweight.stats import MIN_SAMPLES, Z95, median_interval, percentile, rank_correlation, spread, wilson
 
 SAMPLES = st.lists(st.integers(-50, 50), min_size=1, max_size=60)
 
@@ -99,3 +99,21 @@ def test_the_least_numbers_of_samples_leave_one_run_beyond_the_percentile(percen
 def test_spread_is_the_middle_half_by_the_median() -> None:
     assert spread([10, 20, 30, 40]) == (30 - 10) / 20
     assert spread([5.0] * 9) == 0
+
+
+def test_rank_correlation_by_hand() -> None:
+    """Spearman's own formula without ties: 1 - 6 Σd² / n(n² - 1). Ranks 1 2 3 4 and 2 1 4 3: Σd² = 4, so 0.6."""
+    assert rank_correlation([10, 20, 30, 40], [2.0, 1.0, 40.0, 3.0]) == pytest.approx(1 - 6 * 4 / (4 * 15))
+    assert rank_correlation([1, 2, 3], [9, 99, 999]) == 1
+    assert rank_correlation([1, 2, 3], [3, 2, 1]) == -1
+    # Ties share: ranks 1.5 1.5 3 and 1 2 3 correlate as 1.5 / √(1.5 · 2).
+    assert rank_correlation([5, 5, 6], [1, 2, 3]) == pytest.approx(1.5 / math.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [([1], [1], "1 and 1 values"), ([1, 2], [1], "2 and 1 values"), ([1, 1], [1, 2], "all values of one side")],
+)
+def test_no_rank_correlation_without_an_order(first: list[float], second: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rank_correlation(first, second)

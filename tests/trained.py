@@ -13,7 +13,7 @@ from featherweight.quantize import quantize
 from featherweight.train import TrainSettings, set_seed, train
 from tests.pictures import write_folder
 
-SIZE = 32
+SIZE = 40  # at 32 the strides would be those for CIFAR, and four times as many places
 
 
 class Trained(NamedTuple):

@@ -14,6 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from featherweight import models
+    from featherweight.analyze import analyze
     from featherweight.data import read_dataset as data
     from featherweight.demo import demo
     from featherweight.measure import measure
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # verb → (module, function)
 VERBS = {
+    "analyze": ("analyze", "analyze"),
     "compare": ("report", "compare"),
     "data": ("data", "read_dataset"),
     "demo": ("demo", "demo"),
@@ -30,10 +33,12 @@ VERBS = {
     "measure": ("measure", "measure"),
     "predict": ("predict", "predict"),
 }
-__all__ = ["compare", "data", "demo", "fit", "measure", "predict"]
+__all__ = ["analyze", "compare", "data", "demo", "fit", "measure", "models", "predict"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":  # a package that can itself be called
+        return importlib.import_module("featherweight.models")
     if name not in VERBS:
         raise AttributeError(f"module 'featherweight' has no attribute {name!r}; its verbs: {', '.join(VERBS)}")
     module, function = VERBS[name]

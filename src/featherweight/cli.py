@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import FeatherweightError, SettingError, TooManyBad
@@ -149,6 +150,45 @@ def _compare(args: argparse.Namespace) -> tuple[str, int]:
     return (f"{text}\nreport: {args.output}" if args.output else text), status
 
 
+def _analyze(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.analyze import analyze
+    from featherweight.analyze.views import View, to_csv
+    from featherweight.analyze.views import text as show
+
+    size = _numbers(args.input_size, int)
+    if len(size) > 2:
+        raise SettingError(f"--input-size {args.input_size}; wanted one number, or height,width")
+    views = [View(analyze(model, (size[0], size[-1]) if size else None)) for model in args.models]
+    if args.device or args.profile or args.records:
+        from featherweight.analyze.timing import timed
+
+        views = [timed(view.analysis, args.threads, args.records, args.profile) for view in views]
+    written = []
+    if args.csv:
+        from featherweight.artifact import to_utf8, write_file
+
+        write_file(Path(args.csv), to_utf8(to_csv(views)))
+        written.append(f"table: {args.csv}")
+    if args.output:
+        from featherweight.analyze.page import write_page
+
+        write_page(views, args.output)
+        written.append(f"page: {args.output}")
+    if args.json:
+        return _json({"models": [view.as_dict() for view in views]}), 0
+    width = os.get_terminal_size().columns if sys.__stdout__ is not None and sys.__stdout__.isatty() else None
+    return "\n".join([show(views, args.by, width), *written]), 0
+
+
+def _models(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.models.catalog import explanation, listing, models
+
+    found = models(args.name)
+    if args.json:
+        return _json(found), 0
+    return (listing(found) if isinstance(found, list) else explanation(found)), 0
+
+
 def _predict(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.predict import predict
 
@@ -250,7 +290,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("data", metavar="DATA", help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg")
     fit.add_argument("--budget", required=True, metavar="LIMITS", help=BUDGET_HELP)
     fit.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-DATA)")
-    fit.add_argument("--weights", default="none", metavar="FILE", help="none, imagenet, or a .weights.h5 or .npz file")
+    fit.add_argument(
+        "--weights",
+        default="none",
+        metavar="FILE",
+        help="none, imagenet, or a .weights.h5, .npz, .pth, .th or .safetensors file",
+    )
     fit.add_argument("--models", default="", metavar="NAMES", help="which networks, comma-separated")
     fit.add_argument("--widths", default="", metavar="NUMBERS", help="which width multipliers")
     fit.add_argument("--sizes", default="", metavar="PIXELS", help="which input sizes")
@@ -285,6 +330,25 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--budget", metavar="LIMITS", help=BUDGET_HELP)
     compare.add_argument("--keys", default="accuracy,latency_p50,size", metavar="NAMES", help="quantities of the front")
     compare.add_argument("--output", metavar="FILE", help="write a self-contained page, for example report.html")
+
+    analyze = _verb(verbs, "analyze", _analyze, "where the cost of a model goes: parameters, MACs, memory, by layer")
+    analyze.add_argument(
+        "models",
+        metavar="MODEL",
+        nargs="+",
+        help="an artifact folder, an .onnx, .tflite, .keras or .h5 file, or the name of a network of the zoo",
+    )
+    analyze.add_argument("--by", choices=("stage", "layer", "operator"), default="layer", help="(default: layer)")
+    analyze.add_argument("--input-size", default="", metavar="PIXELS", help="224, or 320,640 for height,width")
+    analyze.add_argument("--device", choices=("here",), help="add the least time of each layer on this machine")
+    analyze.add_argument("--profile", action="store_true", help="add each layer's time, by ONNX Runtime's profiler")
+    analyze.add_argument("--records", metavar="FILE", help="records, for the share of the bound that was reached")
+    analyze.add_argument("--threads", type=int, help="for --device and --profile (default: all cores)")
+    analyze.add_argument("--csv", metavar="FILE", help="write a table of all operators")
+    analyze.add_argument("--output", metavar="FILE", help="write a self-contained page, for example analysis.html")
+
+    models = _verb(verbs, "models", _models, "the zoo: parameters, MACs, published accuracy, source")
+    models.add_argument("name", metavar="NAME", nargs="?", help="explain this one: its stages, input and weights")
 
     predict = _verb(verbs, "predict", _predict, "labels of pictures by an artifact")
     predict.add_argument("artifact", metavar="ARTIFACT")

@@ -3,10 +3,10 @@
 Imports artifact, errors, search and train; scikit-learn and Pillow where they are used.
 """
 
-import os
 from pathlib import Path
 
 from featherweight.artifact import new_folder
+from featherweight.device import cache_directory
 from featherweight.errors import SettingError
 from featherweight.progress import logger
 from featherweight.search import Fit, SearchSettings, fit
@@ -60,8 +60,3 @@ def write_digits(cache: Path) -> Path:
             grey = (pixels * 255 / 16).round().astype("uint8")  # the scans have 17 shades
             Image.fromarray(grey).save(beside / str(label) / f"{number:04d}.png")
     return folder
-
-
-def cache_directory() -> Path:
-    """`$XDG_CACHE_HOME/featherweight`, by default `~/.cache/featherweight`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featherweight"

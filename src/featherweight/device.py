@@ -208,3 +208,8 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
+
+
+def cache_directory() -> Path:
+    """`$XDG_CACHE_HOME/featherweight`, by default `~/.cache/featherweight`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "featherweight"

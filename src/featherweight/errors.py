@@ -5,6 +5,7 @@
     │   ├── ImageError     one file that is not a picture we can read
     │   └── TooManyBad     a folder with over 5 % of such files; `bad` lists them all
     ├── WeightsError       pretrained weights that are absent, damaged or of another network
+    ├── ModelFileError     a model file that is damaged, hostile or of a kind that cannot be read
     ├── ArtifactError      not an exported model, or a damaged one
     ├── ExportError        the exported file answers differently from the model
     ├── RuntimeFailure     a runtime that is absent, or cannot load or run the file
@@ -40,6 +41,10 @@ class TooManyBad(DataError):
 
 class WeightsError(FeatherweightError):
     """Pretrained weights that are absent, damaged or of another network."""
+
+
+class ModelFileError(FeatherweightError):
+    """A model or weights file that is damaged, hostile or of a kind that cannot be read."""
 
 
 class ArtifactError(FeatherweightError):

@@ -5,7 +5,7 @@ raises. ONNX int8 is made from the ONNX file by `quantize`, which needs no Keras
 model, so its int8 is made here.
 
 In scope: converters, the check, the manifest. Not aware of: data sets, budgets, runtimes' settings.
-Imports artifact, errors, models and runtimes; keras and tensorflow where they are used.
+Imports analyze, artifact, errors and runtimes; keras and tensorflow where they are used.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
 from featherweight.errors import ExportError
-from featherweight.models import zoo
 from featherweight.progress import quiet
 from featherweight.quantize import check_agreement, export_golden
 from featherweight.runtimes import RUNTIMES
@@ -74,6 +74,7 @@ def export(
             "(onnx int8 is made from the onnx artifact by quantize)"
         )
     data = _onnx(model) if file_format == "onnx" else _litert(model, calibration if precision == "int8" else None)
+    parameters, macs = count(model)
     step = Step("export", {"format": file_format, "precision": precision, **_calibration(precision, calibration)})
     artifact = Artifact(
         path=Path(folder),
@@ -88,8 +89,8 @@ def export(
         height=height,
         width=width,
         resize="stretch",
-        parameters=zoo.parameters(model),
-        macs=zoo.macs(model),
+        parameters=parameters,
+        macs=macs,
         steps=(*about.steps, step),
     )
     wanted = model.predict_on_batch(calibration[:64].astype(np.float32))
@@ -131,7 +132,8 @@ def _onnx(model: "keras.Model") -> bytes:
         path = Path(scratch) / "model.onnx"
         with _converter("ONNX"):
             model.predict_on_batch(np.zeros((1, height, width, 3), np.float32))
-            model.export(str(path), format="onnx", verbose=False, input_signature=signature)
+            with _plain_graph(model):
+                model.export(str(path), format="onnx", verbose=False, input_signature=signature)
         return path.read_bytes()
 
 
@@ -142,9 +144,10 @@ def _litert(model: "keras.Model", calibration: NDArray[np.uint8] | None) -> byte
     with _converter("LiteRT"):
         from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-        function = tf.function(lambda image: model(image, training=False)).get_concrete_function(
-            tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
-        )
+        with _plain_graph(model):
+            function = tf.function(lambda image: model(image, training=False)).get_concrete_function(
+                tf.TensorSpec((1, height, width, 3), tf.float32, name="image")
+            )
         # Frozen here: the converter's own way there goes through a SavedModel and takes four times as long, and given
         # the function alone it leaves Keras 3's variables unfrozen.
         converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)])
@@ -156,6 +159,31 @@ def _litert(model: "keras.Model", calibration: NDArray[np.uint8] | None) -> byte
             converter.inference_output_type = tf.uint8
         data: bytes = converter.convert()
         return data
+
+
+@contextlib.contextmanager
+def _plain_graph(model: "keras.Model") -> Iterator[None]:
+    """Trace into one graph without functions and with all constants in it.
+
+    Keras puts a grouped convolution into a function of its own, for XLA, because TensorFlow has no kernel for it on a
+    processor; converters do not look into that function, and need no kernel. The statistics of a `Normalization` layer
+    are tensors made outside of the graph, which tf2onnx takes for inputs; as arrays they are constants.
+    """
+    import keras
+    import tensorflow as tf
+
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    statistics = [(layer.mean, layer.variance) for layer in layers]
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    for layer in layers:
+        layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+        for layer, (mean, variance) in zip(layers, statistics, strict=True):
+            layer.mean, layer.variance = mean, variance
 
 
 def _full_range(calibration: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """Records → what people read: a card, a table, and one self-contained page that works offline.
 
 In scope: words and drawing. Not aware of: how anything was measured beyond what the record says.
-Imports artifact (to write files), budget, compare, errors, quantity, record.
+Imports budget, compare, page, quantity, record.
 """
 
 import html
@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from featherweight.artifact import to_utf8, write_file
 from featherweight.budget import Budget, Violation, parse_budget
 from featherweight.compare import DEFAULT_KEYS, better, check_comparable, fields_of, front
-from featherweight.errors import OutputError
+from featherweight.page import document, escape, write_page
 from featherweight.record import BY_KEY, QUANTITIES, Record, read_records, value_of
 
-PAGE_START = b"<!doctype html>"
 PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
 
@@ -82,17 +80,8 @@ def compare(
         verdicts=_verdicts(ordered, "accuracy" in keys),
     )
     if output is not None:
-        _check_is_page(Path(output))
-        write_file(Path(output), to_utf8(page(comparison, limits)))
+        write_page(output, page(comparison, limits))
     return comparison
-
-
-def _check_is_page(path: Path) -> None:
-    """Refuse to replace anything but an older page: a slip like `--output records.jsonl` must not cost the records."""
-    if path.is_file():
-        with path.open("rb") as file:
-            if file.read(len(PAGE_START)) not in (b"", PAGE_START):
-                raise OutputError(f"{path} exists and is no report; name another file, nothing is overwritten")
 
 
 def _verdicts(records: Sequence[Record], with_accuracy: bool) -> dict[str, str]:
@@ -200,31 +189,13 @@ LETTER_WIDTH, LINE_HEIGHT = 7.2, 15  # of a 12 px letter: an upper bound, as fon
 LONGEST_NAME = 44
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#e1e6eb;--paper:#fff;--front:#0b6e4f;
---other:#8a96a3;--miss:#b3402a}
-@media (prefers-color-scheme:dark){:root{--ink:#e8ecf0;--soft:#9aa6b2;--line:#2a3139;--paper:#14181c;--front:#4fc79a;
---other:#77828e;--miss:#f08a73}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1200px;padding:32px 20px 64px;background:var(--paper);color:var(--ink);
-font:15px/1.5 system-ui,sans-serif}
-h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 8px}p{color:var(--soft);margin:4px 0}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:12px}
 svg .name{paint-order:stroke;stroke:var(--paper);stroke-width:4px;stroke-linejoin:round}svg .on{fill:var(--ink)}
 .grid{stroke:var(--line)}.bar{stroke:var(--soft);opacity:.7}.leader{stroke:var(--front)}
 .front{fill:var(--front);stroke:var(--front)}.other{fill:var(--other);stroke:var(--other)}
 circle{fill-opacity:.5}.unsized{fill-opacity:0;stroke-dasharray:2 2}
 .path{fill:none;stroke:var(--front);stroke-width:1.5;stroke-dasharray:4 4}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}
-th,td{text-align:right;padding:6px 8px;border-bottom:1px solid var(--line);white-space:nowrap;
-font-variant-numeric:tabular-nums;vertical-align:top}th{vertical-align:bottom;white-space:normal}
-th:nth-child(-n+2),td:nth-child(-n+2),.text{text-align:left}td.text{white-space:normal;min-width:110px}
-td.file{white-space:normal;overflow-wrap:anywhere;min-width:190px}
-tr.on td:first-child{color:var(--front);font-weight:600}.miss{color:var(--miss)}small{color:var(--soft);display:block}
-details{margin:8px 0;border-bottom:1px solid var(--line);padding-bottom:8px}summary{cursor:pointer}
-summary,p{overflow-wrap:anywhere}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:12px;color:var(--soft)}
 """
-# The page asks for nothing, and a browser is told so.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def page(comparison: Comparison, limits: Budget) -> str:
@@ -233,8 +204,8 @@ def page(comparison: Comparison, limits: Budget) -> str:
     count = len(comparison.records)
     body = [
         "<h1>featherweight</h1>",
-        f"<p>{count} record{'s' if count > 1 else ''} on {_e(first.device.get('name', '?'))}, "
-        f"{_e(first.device.get('cores', '?'))} cores. Budget: {_e(limits)}.</p>",
+        f"<p>{count} record{'s' if count > 1 else ''} on {escape(first.device.get('name', '?'))}, "
+        f"{escape(first.device.get('cores', '?'))} cores. Budget: {escape(limits)}.</p>",
         "<h2>Accuracy against latency</h2>",
         _figure(comparison),
         "<h2>Records</h2>",
@@ -242,14 +213,7 @@ def page(comparison: Comparison, limits: Budget) -> str:
         "<h2>How each number was measured</h2>",
         *(_html_method(record) for record in comparison.records),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>featherweight report</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+    return document("featherweight report", STYLE, body)
 
 
 def _figure(comparison: Comparison) -> str:
@@ -264,7 +228,7 @@ def _figure(comparison: Comparison) -> str:
     line = " Dashed line: beaten by none in accuracy and p50 latency alone." if len(_staircase(dots)) > 1 else ""
     return (
         f"{plot(comparison)}<p>A dot is one file by one runtime{size}.{unsized} Green: beaten by none in "
-        f"{_e(', '.join(BY_KEY[key].label for key in comparison.keys))}.{line} Bars: 95 % intervals. "
+        f"{escape(', '.join(BY_KEY[key].label for key in comparison.keys))}.{line} Bars: 95 % intervals. "
         f"Where names would overlap, hover over a dot.{left_out}</p>"
     )
 
@@ -373,7 +337,7 @@ def plot(comparison: Comparison) -> str:
         unsized = " unsized" if dot.record.size_bytes is None else ""
         parts.append(
             f'<circle class="{kind}{unsized}" cx="{centre_x:.1f}" cy="{centre_y:.1f}" r="{radius:.2f}">'
-            f"<title>{_e(_hover(dot.record))}</title></circle>"
+            f"<title>{escape(_hover(dot.record))}</title></circle>"
         )
     names = _names([dot.record for dot in dots])
     frame = _Box(LEFT, TOP, right, bottom)
@@ -390,7 +354,7 @@ def plot(comparison: Comparison) -> str:
         anchor, at = _anchor(box, centre[0])
         parts.append(
             f'<text class="name{" on" if on_front else ""}" x="{at:.1f}" y="{box.bottom - 4:.1f}" '
-            f'text-anchor="{anchor}">{_e(name)}</text>'
+            f'text-anchor="{anchor}">{escape(name)}</text>'
         )
     return "\n".join([*parts, "</svg>"])
 
@@ -509,24 +473,25 @@ def _html_table(comparison: Comparison, budgeted: bool) -> str:
     for record in comparison.records:
         cells = [
             f"<td>{record.id}</td>",
-            f'<td class="file">{_e(record.name)}<small>{_e(record.runtime)}, {_threads(record.threads)}</small></td>',
+            f'<td class="file">{escape(record.name)}'
+            f"<small>{escape(record.runtime)}, {_threads(record.threads)}</small></td>",
             *(f"<td>{_cell(record, BY_KEY[key].field)}</td>" for key in COLUMNS),
-            f'<td class="text">{_e(comparison.verdicts[record.id])}</td>',
+            f'<td class="text">{escape(comparison.verdicts[record.id])}</td>',
         ]
         if budgeted:
             misses = "; ".join(map(str, comparison.violations[record.id]))
-            cells.append(f'<td class="text{" miss" if misses else ""}">{_e(misses or "fits")}</td>')
+            cells.append(f'<td class="text{" miss" if misses else ""}">{escape(misses or "fits")}</td>')
         rows.append(f'<tr class="{"on" if record.id in comparison.front else ""}">{"".join(cells)}</tr>')
-    head = "".join(f"<th{' class=text' if text in as_text else ''}>{_e(text)}</th>" for text in heads)
+    head = "".join(f"<th{' class=text' if text in as_text else ''}>{escape(text)}</th>" for text in heads)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _cell(record: Record, name: str) -> str:
     if value_of(record, name) is None:
-        return f'<span title="{_e(record.missing.get(name, "not measured"))}">–</span>'
+        return f'<span title="{escape(record.missing.get(name, "not measured"))}">–</span>'
     interval = record.interval(name)
-    number = _e(QUANTITIES[name].show(value_of(record, name)))
-    return number if interval is None else f"{number} <small>{_e(_bounds(name, interval))}</small>"
+    number = escape(QUANTITIES[name].show(value_of(record, name)))
+    return number if interval is None else f"{number} <small>{escape(_bounds(name, interval))}</small>"
 
 
 def _html_method(record: Record) -> str:
@@ -567,15 +532,11 @@ def _html_method(record: Record) -> str:
         f"Taken {record.created}; command: {record.settings.get('command') or 'called from Python'}.",
     ]
     details = json.dumps(json.loads(record.to_json()), indent=1, ensure_ascii=False)
-    text = "".join(f"<p>{_e(line)}</p>" for line in lines)
+    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return (
-        f'<details id="{record.id}"><summary>{record.id} · {_e(record.name)}, {_e(record.runtime)}, '
-        f"{_threads(record.threads)}</summary>{text}<pre>{_e(details)}</pre></details>"
+        f'<details id="{record.id}"><summary>{record.id} · {escape(record.name)}, {escape(record.runtime)}, '
+        f"{_threads(record.threads)}</summary>{text}<pre>{escape(details)}</pre></details>"
     )
-
-
-def _e(value: object) -> str:
-    return html.escape(str(value), quote=True)
 
 
 __all__ = ["Comparison", "card", "compare", "fields_of", "markdown", "page", "plot", "show", "table"]

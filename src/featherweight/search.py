@@ -14,7 +14,6 @@ Imports all below; keras only through models, train and export.
 """
 
 import contextlib
-import itertools
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,9 +30,11 @@ from featherweight.compare import better
 from featherweight.data import Dataset, Split, load_pixels, read_dataset
 from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError
 from featherweight.export import FORMATS, PRECISIONS, About, export
+from featherweight.fold import fold_branches
 from featherweight.measure import Origin, Protocol, check_threads, measure
+from featherweight.models.nets import net_named
 from featherweight.models.pretrained import build_pretrained, identify
-from featherweight.models.zoo import Shape, build, net_named
+from featherweight.models.zoo import Shape, build
 from featherweight.progress import logger
 from featherweight.quantize import quantize
 from featherweight.record import Record, append_record
@@ -196,9 +197,9 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
         SettingError: nothing is left to try.
     """
     if weights is None or weights == "imagenet":
-        ladder = [(net, width) for net, width in LADDER if net in (settings.models or net)]
-        chosen = settings.models or tuple(dict.fromkeys(net for net, _ in ladder))
-        nets = list(itertools.product(chosen, settings.widths)) if settings.widths else ladder
+        chosen = settings.models or tuple(dict.fromkeys(net for net, _ in LADDER))
+        nets = [(net, width) for net in chosen for width in settings.widths or _widths(net)]
+        nets.sort(key=lambda one: LADDER.index(one) if one in LADDER else len(LADDER))
     else:
         nets = [(net, width) for net, width in identify(weights) if net in (settings.models or net)]
         nets = [(net, width) for net, width in nets if width in (settings.widths or (width,))]
@@ -210,6 +211,11 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
             "leave one of them out"
         )
     return shapes
+
+
+def _widths(net: str) -> tuple[float, ...]:
+    """The ladder's widths of a network; of one that is not in it, the published ones."""
+    return tuple(width for name, width in LADDER if name == net) or net_named(net).widths
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:
@@ -311,6 +317,9 @@ def _export_all(
 ) -> list[Artifact]:
     """Every format and precision that was asked for; one that cannot be made is named in `reasons`."""
     made: list[Artifact] = []
+    model, fold = fold_branches(model)  # what is several convolutions for training only
+    if fold.settings["folded"]:
+        steps = (*steps, fold)
 
     def attempt(make: Callable[[], Artifact], name: str) -> Artifact | None:
         try:

@@ -61,3 +61,25 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
 def spread(samples: Sequence[float]) -> float:
     """The interquartile range as a share of the median."""
     return (percentile(samples, 75) - percentile(samples, 25)) / percentile(samples, 50)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """How far two orders agree, -1 to 1 (C. Spearman 1904): the correlation of the ranks, equal values sharing theirs.
+
+    Raises:
+        ValueError: fewer than two values, another number of them, or one side all equal.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(f"{len(first)} and {len(second)} values; wanted two or more, and as many on both sides")
+    x, y = _ranks(first), _ranks(second)
+    middle = (len(x) + 1) / 2
+    spread = math.sqrt(sum((a - middle) ** 2 for a in x) * sum((b - middle) ** 2 for b in y))
+    if spread == 0:
+        raise ValueError("all values of one side are equal; they have no order")
+    return sum((a - middle) * (b - middle) for a, b in zip(x, y, strict=True)) / spread
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """1 for the smallest; equal values get the mean of their places."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) + 1) / 2 for value in values]

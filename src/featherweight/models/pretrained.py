@@ -1,51 +1,113 @@
-"""Pretrained weights: Keras' own download, a `.weights.h5`, or an `.npz` of folded convolutions; `identify` tells
-which network a file belongs to.
+"""Pretrained weights: published ones by name, or from a file; `identify` tells which network a file belongs to.
+
+| file | of | read by |
+|---|---|---|
+| `.weights.h5` | `keras.applications`' networks, and what Keras saved of ours | Keras, after its shapes were compared |
+| `.pth`, `.th`, `.safetensors` | our own networks, as torchvision and timm published them | `tensors`, without torch |
+| `.npz` of `LAYER/w`, `LAYER/b` | MobileNets out of a `.tflite` file, SqueezeNet 1.1 out of Caffe | numpy |
 
 An `.npz` out of a `.tflite` file has its batch norm folded into the convolutions: here each batch norm then only
 shifts. Training such a network on batch statistics would wreck it, so `train` keeps pretrained batch norms frozen.
 
-Imports errors and zoo; h5py and keras where they are used.
+Imports errors, modelfile and its neighbours; keras where it is used.
 """
 
-import warnings
-import zipfile
+import contextlib
+import re
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import WeightsError
-from featherweight.models.zoo import NETS, Shape, build, net_named, reference
+from featherweight import modelfile
+from featherweight.errors import ModelFileError, WeightsError
+from featherweight.modelfile import Kind
+from featherweight.models.checkpoints import CHECKPOINTS
+from featherweight.models.download import fetch
+from featherweight.models.load import load_weights_file, weight_shapes
+from featherweight.models.nets import CAFFE, NETS, Application, Net, Scaling, net_named
+from featherweight.models.tensors import read_tensors, state_dict
+from featherweight.models.zoo import LOGITS, Shape, build, reference
 
 if TYPE_CHECKING:
     import keras
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ZIP_MAGIC = b"PK\x03\x04"
-MAX_FILE_BYTES = 2**31
+TORCH = (Kind.TORCH, Kind.SAFETENSORS)
+# What SqueezeNet 1.1 was trained on by Caffe: BGR 0–255 minus these means, given here as RGB.
+CAFFE_MEANS = (123.0, 117.0, 104.0)
+# Beside its weights a checkpoint may hold what was counted while it was trained or profiled.
+COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
+CAFFE_SQUEEZENET = "fire2/squeeze1x1/w"  # an array that no other network has
+# torchvision's names of Caffe's fire modules.
+SQUEEZENET_FIRES = {2: 3, 3: 4, 4: 6, 5: 7, 6: 9, 7: 10, 8: 11, 9: 12}
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
-def build_pretrained(shape: Shape, classes: int, weights: str | None) -> "keras.Model":
+def build_pretrained(shape: Shape, classes: int, weights: str | None, channels: int = 3) -> "keras.Model":
     """A model with pretrained weights in its trunk and a new head.
 
     Args:
         shape: which network.
         classes: how many classes the new head tells apart.
-        weights: `None` (random), "imagenet" (Keras' download), or a file.
+        weights: `None` (random), "imagenet" (the published ones), or a file.
+        channels: of the input. Grey answers as the same picture in RGB would, where all colours are scaled alike; a
+            fourth channel starts with zero weights.
 
     Raises:
-        WeightsError: no network for the download, a width without published weights, or a file that is absent,
-            damaged or of another network.
+        WeightsError: a width without published weights, no network for the download, or a file that is absent, damaged
+            or of another network.
     """
-    if weights is None:
-        return build(shape, classes)
-    if weights == "imagenet":
-        return _build_imagenet(shape, classes)
-    model = build(shape, classes)
-    _fill(model, shape, Path(weights))
+    model = build(shape, classes, channels=channels)
+    if weights is not None:
+        _copy_trunk(_imagenet(shape) if weights == "imagenet" else _from_file(shape, Path(weights)), model)
     return model
+
+
+def published(shape: Shape, weights: str = "imagenet") -> "keras.Model":
+    """One of our own networks whole, with its published head: RGB 0–255 → probabilities of its 1000 classes.
+
+    Raises:
+        WeightsError: as `build_pretrained`; also for a network of `keras.applications` by "imagenet", which Keras
+            itself gives whole.
+    """
+    net = net_named(shape.net)
+    if weights == "imagenet" and isinstance(net.trunk, Application):
+        raise WeightsError(f"{net.name} whole: keras.applications.{net.trunk.name}() gives it")
+    return _imagenet(shape) if weights == "imagenet" else _from_file(shape, Path(weights))
+
+
+def import_state(model: "keras.Model", net: str, state: Arrays) -> None:
+    """Fill a `reference` model of ours with a checkpoint's arrays, in place.
+
+    Layouts differ: PyTorch keeps a kernel as (out, in, h, w), Keras as (h, w, in, out). Every array of the checkpoint
+    must be used and every weight of the model filled.
+
+    Raises:
+        WeightsError: an array is missing, left over, or of another shape.
+    """
+    naming = next((row.naming for (name, _), row in CHECKPOINTS.items() if name == net), None)
+    if naming is None:
+        raise WeightsError(f"no PyTorch weights are read for {net}; wanted a .weights.h5 of Keras")
+    used: set[str] = set()
+    filled: list[tuple[Any, list[NDArray[Any]]]] = []
+    for layer in (layer for layer in model.layers if layer.weights):
+        key = naming.key(layer.name)
+        names = _array_names(layer, key)
+        arrays = [_in_keras_layout(layer, np.asarray(_taken(state, name, net), np.float32)) for name in names]
+        for name, array, weight in zip(names, arrays, layer.weights, strict=True):
+            if array.shape != tuple(weight.shape):
+                raise WeightsError(f"{name} gives {array.shape}; {net} wants {tuple(weight.shape)}: another network")
+        used.update(names)
+        filled.append((layer, arrays))
+    left = [name for name in state if name not in used and not name.endswith(COUNTERS)]
+    if left:
+        raise WeightsError(f"{len(left)} arrays that {net} has no place for, as {left[0]!r}: another network")
+    for layer, arrays in filled:
+        layer.set_weights(arrays)
 
 
 def identify(path: str | Path) -> list[tuple[str, float]]:
@@ -56,14 +118,10 @@ def identify(path: str | Path) -> list[tuple[str, float]]:
     """
     path = Path(path)
     kind = _kind(path)
-    found = Counter(_npz_kernels(path) if kind == "npz" else _h5_shapes(path))
-    matches = []
-    for net in NETS.values():
-        for width in net.widths:
-            model = reference(net, width)
-            shapes = _kernel_shapes(model) if kind == "npz" else [tuple(w.shape) for w in model.weights]
-            if _same_but_for_head(found, Counter(shapes)):
-                matches.append((net.name, width))
+    try:
+        matches = _owners_of_state(state_dict(path)) if kind in TORCH else _owners_by_shapes(path, kind)
+    except ModelFileError as error:
+        raise WeightsError(str(error)) from error
     if not matches:
         raise WeightsError(
             f"{path} holds the weights of no network here; known: "
@@ -72,45 +130,74 @@ def identify(path: str | Path) -> list[tuple[str, float]]:
     return matches
 
 
-def _build_imagenet(shape: Shape, classes: int) -> "keras.Model":
+# ------------------------------------------------------------------------------------------------------ sources
+
+
+def _imagenet(shape: Shape) -> "keras.Model":
+    """The published network, with 3 channels and its own head or, for Keras' networks, some head."""
     net = net_named(shape.net)
     if shape.width not in net.widths:
         raise WeightsError(
             f"no ImageNet weights for {net.name} of width {shape.width:g}; published: "
             f"{', '.join(f'{w:g}' for w in net.widths)}"
         )
+    if not isinstance(net.trunk, Application):
+        return _downloaded(shape)
     try:
-        return build(shape, classes, weights="imagenet")
+        model = build(shape, 2, weights="imagenet")
     except Exception as error:  # Keras turns a failed download into a bare Exception
         raise WeightsError(
             f"cannot download the ImageNet weights of {net.name} {shape.width:g} ({_one_line(error)}); connect once, "
             "or name a local file with --weights FILE, or train from nothing with --weights none"
         ) from error
+    _see_rgb(model, net)
+    return model
 
 
-def _fill(model: "keras.Model", shape: Shape, path: Path) -> None:
-    """Copy a file's weights into the model's trunk."""
-    source = reference(net_named(shape.net), shape.width)
-    if _kind(path) == "npz":
-        _fill_from_npz(source, path, shape)
+def _downloaded(shape: Shape) -> "keras.Model":
+    """One of our own by its published checkpoint."""
+    row = CHECKPOINTS.get((shape.net, shape.width))
+    if row is None:
+        raise WeightsError(
+            f"nobody has published weights of {shape.net} in a form that is read here; train from nothing with "
+            "--weights none, or name a local file"
+        )
+    if row.sha256 is None:
+        raise WeightsError(
+            f"the publisher of {shape.net} gives no checksum to hold a download against; fetch {row.url} yourself "
+            "and name the file with --weights FILE"
+        )
+    return _from_file(shape, fetch(row.url, row.sha256, row.file))
+
+
+def _from_file(shape: Shape, path: Path) -> "keras.Model":
+    """The published form of the network with a file's weights."""
+    net = net_named(shape.net)
+    kind = _kind(path)
+    model = reference(net, shape.width, shape.size)
+    misfit = f"{path} does not fit {shape.net} of width {shape.width:g}"
+    try:
+        if kind in TORCH:
+            import_state(model, net.name, state_dict(path))
+        elif kind == Kind.NPZ:
+            _fill_from_npz(model, net, read_tensors(path))
+        else:
+            load_weights_file(model, path)
+            _see_rgb(model, net)
+    except (ModelFileError, WeightsError, KeyError) as error:
+        raise WeightsError(f"{misfit} with {net.classes} classes: {_one_line(error)}") from error
+    return model
+
+
+def _fill_from_npz(model: "keras.Model", net: Net, arrays: Arrays) -> None:
+    if CAFFE_SQUEEZENET in arrays:
+        import_state(model, net.name, _state_of_caffe_squeezenet(arrays, net.scaling))
     else:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # Keras only warns of layers that it leaves random
-                source.load_weights(path)
-        except (ValueError, OSError, KeyError, UserWarning) as error:
-            raise WeightsError(
-                f"{path} does not fit {shape.net} of width {shape.width:g} with 1000 classes: {_one_line(error)}"
-            ) from error
-    by_name = {layer.name: layer for layer in source.layers if layer.weights}
-    trunk = [layer for layer in model.layers if layer.weights and layer.name != "logits"]
-    for layer in trunk:
-        layer.set_weights(by_name[layer.name].get_weights())
+        _fill_folded(model, arrays)
 
 
-def _fill_from_npz(model: "keras.Model", path: Path, shape: Shape) -> None:
+def _fill_folded(model: "keras.Model", arrays: Arrays) -> None:
     """Kernels and biases in layer order → kernels and batch norms that only shift: (x - 0) / sqrt(1 + e) · g + bias."""
-    arrays = _npz_arrays(path)
     kernels = [array for name, array in arrays.items() if name.endswith("/w")]
     biases = [array for name, array in arrays.items() if name.endswith("/b")]
     convolutions = _convolutions(model)
@@ -118,7 +205,7 @@ def _fill_from_npz(model: "keras.Model", path: Path, shape: Shape) -> None:
         tuple(layer.kernel.shape)[:-1] == kernel.shape[:-1] for layer, kernel in zip(convolutions, kernels, strict=True)
     )
     if not fits:
-        raise WeightsError(f"{path} does not fit {shape.net} of width {shape.width:g}: other kernels in it")
+        raise WeightsError("other kernels in it")
     norms = iter(_batch_norms(model))
     # The last is the head, which nobody needs.
     for layer, kernel, bias in zip(convolutions[:-1], kernels[:-1], biases[:-1], strict=True):
@@ -128,65 +215,166 @@ def _fill_from_npz(model: "keras.Model", path: Path, shape: Shape) -> None:
         norm.set_weights([channels * np.sqrt(1 + norm.epsilon), bias, 0 * channels, channels])
 
 
-def _kind(path: Path) -> str:
-    """`h5` or `npz`, by content."""
+# --------------------------------------------------------------------------------------------- what layers mean
+
+
+def _array_names(layer: Any, key: str) -> list[str]:
+    """The checkpoint's arrays in the order of the layer's weights."""
+    import keras
+
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [f"{key}.{leaf}" for leaf in ("weight", "bias", "running_mean", "running_var")]
+    return [f"{key}.{leaf}" for leaf in ("weight", "bias")[: len(layer.weights)]]
+
+
+def _taken(state: Arrays, name: str, net: str) -> NDArray[Any]:
+    if name not in state:
+        raise WeightsError(f"no array {name!r} in it, which {net} wants: another network, or a part of one")
+    return state[name]
+
+
+def _in_keras_layout(layer: Any, array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From PyTorch's layout: (o, i, h, w) → (h, w, i, o), depthwise (c, 1, h, w) → (h, w, c, 1), (o, i) → (i, o)."""
+    import keras
+
+    if array.ndim == 4 and isinstance(layer, keras.layers.DepthwiseConv2D):
+        channels = layer.kernel.shape[2]
+        return array.reshape(channels, -1, *array.shape[2:]).transpose(2, 3, 0, 1)
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+
+
+def _state_of_caffe_squeezenet(arrays: Arrays, scaling: Scaling) -> dict[str, NDArray[np.float32]]:
+    """Caffe's SqueezeNet 1.1, with (out, in, h, w) kernels, under torchvision's names and for our input.
+
+    Caffe's first kernel w sees BGR x - mean; ours sees z = x · s + o in RGB. Nothing is padded before it, so that it
+    can take the difference up exactly: w' = w / s, b' = b - Σ w · mean - Σ w' · o.
+    """
+    state = {}
+    for name, array in arrays.items():
+        layer, _, leaf = name.rpartition("/")
+        fire = re.fullmatch(r"fire(\d)/(\w+?)(1x1|3x3)", layer)
+        if fire is not None:
+            part = "squeeze" if fire[2] == "squeeze" else f"expand{fire[3]}"
+            key = f"features.{SQUEEZENET_FIRES[int(fire[1])]}.{part}"
+        else:
+            key = {"conv1": "features.0", "conv10": "classifier.1"}[layer]
+        state[f"{key}.{ {'w': 'weight', 'b': 'bias'}[leaf] }"] = np.asarray(array, np.float32)
+    kernel = state["features.0.weight"][:, ::-1].astype(np.float64)
+    rescaled = kernel / np.reshape(scaling.scale, (1, 3, 1, 1))
+    shift = (kernel * np.reshape(CAFFE_MEANS, (1, 3, 1, 1)) + rescaled * np.reshape(scaling.offset, (1, 3, 1, 1))).sum(
+        axis=(1, 2, 3)
+    )
+    state["features.0.weight"] = rescaled.astype(np.float32)
+    state["features.0.bias"] = (state["features.0.bias"] - shift).astype(np.float32)
+    return state
+
+
+def _see_rgb(model: "keras.Model", net: Net) -> None:
+    """Keras' ResNet and VGG were trained on BGR minus means; our input is RGB and divided by 127.5 as well. The first
+    kernel takes both up, exactly: the padding of zeros is zero in both.
+    """
+    if net.scaling == CAFFE:
+        first = _convolutions(model)[0]
+        kernel, *rest = first.get_weights()
+        first.set_weights([kernel[:, :, ::-1] * np.float32(127.5), *rest])
+
+
+def _copy_trunk(source: "keras.Model", model: "keras.Model") -> None:
+    """Weights by layer name, the head's left out; the first layers are fitted to other channels."""
+    by_name = {layer.name: layer for layer in source.layers if layer.weights}
+    channels = model.inputs[0].shape[-1]
+    first = _convolutions(model)[0].name
+    for layer in (layer for layer in model.layers if layer.weights and layer.name != LOGITS):
+        arrays = by_name[layer.name].get_weights()
+        if channels != 3 and layer.name == first:
+            arrays[0] = _for_channels(arrays[0], channels)
+        elif channels != 3 and type(layer).__name__ == "Normalization":
+            arrays = [_spread(array, channels) for array in arrays]
+        layer.set_weights(arrays)
+
+
+def _for_channels(kernel: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
+    """(h, w, 3, out) → (h, w, channels, out): the sum over colours for grey, zeros for a fourth channel."""
+    if channels == 1:
+        return np.asarray(kernel.sum(axis=2, keepdims=True), np.float32)
+    return np.concatenate([kernel, np.zeros_like(kernel[:, :, :1])], axis=2)
+
+
+def _spread(statistic: NDArray[Any], channels: int) -> NDArray[Any]:
+    """A mean or variance a colour → a channel, as `Scaling.of`; a count stays."""
+    if statistic.ndim == 0:
+        return statistic
+    grey = statistic.mean(keepdims=True)
+    return grey if channels == 1 else np.concatenate([statistic, grey])
+
+
+# ------------------------------------------------------------------------------------------------- whose is it?
+
+
+def _owners_of_state(state: Arrays) -> list[tuple[str, float]]:
+    """The networks with so many parameters that the arrays fill, all of them, by name."""
+    count = sum(array.size for name, array in state.items() if name.endswith((".weight", ".bias")))
+    owners = []
+    for name, width in CHECKPOINTS:
+        net = NETS[name]
+        if count == next(row.parameters for row in net.published if row.width == width):
+            with contextlib.suppress(WeightsError):
+                import_state(reference(net, width, net.size), name, state)
+                owners.append((name, width))
+    return owners
+
+
+def _owners_by_shapes(path: Path, kind: Kind) -> list[tuple[str, float]]:
+    """The network with the same multiset of shapes; those whose size is nearest are built and compared first."""
+    if kind == Kind.NPZ:
+        arrays = read_tensors(path)
+        if CAFFE_SQUEEZENET in arrays:
+            return [("squeezenet_1_1", 1.0)]
+        shapes = [array.shape for name, array in arrays.items() if name.endswith("/w")]
+        if not shapes:
+            raise WeightsError(f"{path} has no kernels; wanted arrays named LAYER/w and LAYER/b in layer order")
+    else:
+        shapes = list(weight_shapes(path).values())
+    found = Counter(shapes)
+    for net, width in _by_size(sum(int(np.prod(shape)) for shape in shapes)):
+        model = reference(net, width, net.size)
+        wanted = _kernel_shapes(model) if kind == Kind.NPZ else [tuple(w.shape) for w in model.weights]
+        if _same_but_for_head(found, Counter(wanted), net.classes):
+            return [(net.name, width)]
+    return []
+
+
+def _by_size(count: int) -> Iterator[tuple[Net, float]]:
+    """The published networks of about so many numbers, the nearest first: heads and batch-norm statistics differ."""
+    rows = [(abs(count / row.parameters - 1), net, row) for net in NETS.values() for row in net.published]
+    for distance, net, row in sorted(rows, key=lambda found: found[0]):
+        if distance < 0.7:
+            yield net, row.width
+
+
+def _kind(path: Path) -> Kind:
+    """As `modelfile.identify`, of the kinds that hold weights.
+
+    Raises:
+        WeightsError: absent, or of another kind.
+    """
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise WeightsError(
-            f"cannot read the weights {path}: {error.strerror}; wanted a .weights.h5 or .npz file"
-        ) from error
-    if size > MAX_FILE_BYTES:
-        raise WeightsError(f"{path} has {size:,} bytes; no light network has over {MAX_FILE_BYTES:,}")
-    if head == HDF5_MAGIC:
-        return "h5"
-    if head[:4] == ZIP_MAGIC:
-        return "npz"
-    raise WeightsError(f"{path} is no weights file; wanted a .weights.h5 that Keras wrote, or an .npz")
-
-
-def _h5_shapes(path: Path) -> list[tuple[int, ...]]:
-    """The shapes of all arrays in a Keras weights file; nothing is read but the structure."""
-    import h5py
-
-    shapes: list[tuple[int, ...]] = []
-
-    def look(_: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            shapes.append(tuple(node.shape))
-
-    try:
-        with h5py.File(path, "r") as file:
-            file.visititems(look)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged: {_one_line(error)}; fetch it again") from error
-    return shapes
-
-
-def _npz_arrays(path: Path) -> dict[str, NDArray[np.float32]]:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if not any(name.endswith("/w") for name in file):
-                raise WeightsError(f"{path} has no kernels; wanted arrays named LAYER/w and LAYER/b in layer order")
-            return {name: np.asarray(file[name], np.float32) for name in file}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is damaged: {_one_line(error)}; fetch it again") from error
-
-
-def _npz_kernels(path: Path) -> list[tuple[int, ...]]:
-    return [array.shape for name, array in _npz_arrays(path).items() if name.endswith("/w")]
+        kind = modelfile.identify(path)
+    except ModelFileError as error:
+        raise WeightsError(f"cannot read the weights: {error}") from error
+    if kind not in (*TORCH, Kind.NPZ, Kind.HDF5):
+        raise WeightsError(f"{path} is of kind {kind}; wanted .weights.h5, .npz, .pth, .th or .safetensors")
+    return kind
 
 
 def _kernel_shapes(model: "keras.Model") -> list[tuple[int, ...]]:
     return [tuple(layer.kernel.shape) for layer in _convolutions(model)]
 
 
-def _same_but_for_head(found: "Counter[tuple[int, ...]]", wanted: "Counter[tuple[int, ...]]") -> bool:
+def _same_but_for_head(found: "Counter[tuple[int, ...]]", wanted: "Counter[tuple[int, ...]]", classes: int) -> bool:
     """Equal but for the head: at most its kernel and bias may have another number of classes."""
     extra, lacking = found - wanted, wanted - found
-    return extra.total() == lacking.total() <= 2 and all(1000 in shape for shape in lacking)
+    return extra.total() == lacking.total() <= 2 and all(classes in shape for shape in lacking)
 
 
 def _convolutions(model: "keras.Model") -> list[Any]:

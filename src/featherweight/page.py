@@ -1,0 +1,66 @@
+"""One HTML page for people: self-contained, readable in the dark, asking for nothing. `report` and `analyze` fill it.
+
+In scope: the frame, escaping, writing without harm. Not aware of: what a page shows. Imports artifact and errors.
+"""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from featherweight.artifact import to_utf8, write_file
+from featherweight.errors import OutputError
+
+PAGE_START = b"<!doctype html>"
+STYLE = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#e1e6eb;--paper:#fff;--front:#0b6e4f;
+--other:#8a96a3;--miss:#b3402a}
+@media (prefers-color-scheme:dark){:root{--ink:#e8ecf0;--soft:#9aa6b2;--line:#2a3139;--paper:#14181c;--front:#4fc79a;
+--other:#77828e;--miss:#f08a73}}
+*{box-sizing:border-box}
+body{margin:0 auto;max-width:1200px;padding:32px 20px 64px;background:var(--paper);color:var(--ink);
+font:15px/1.5 system-ui,sans-serif}
+h1{font-size:24px;margin:0 0 4px}h2{font-size:17px;margin:36px 0 8px}p{color:var(--soft);margin:4px 0}
+.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}
+th,td{text-align:right;padding:6px 8px;border-bottom:1px solid var(--line);white-space:nowrap;
+font-variant-numeric:tabular-nums;vertical-align:top}th{vertical-align:bottom;white-space:normal}
+th:nth-child(-n+2),td:nth-child(-n+2),.text{text-align:left}td.text{white-space:normal;min-width:110px}
+td.file{white-space:normal;overflow-wrap:anywhere;min-width:190px}
+tr.on td:first-child{color:var(--front);font-weight:600}.miss{color:var(--miss)}small{color:var(--soft);display:block}
+details{margin:8px 0;border-bottom:1px solid var(--line);padding-bottom:8px}summary{cursor:pointer}
+summary,p{overflow-wrap:anywhere}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:12px;color:var(--soft)}
+"""
+# The page asks for nothing, and a browser is told so.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def document(title: str, style: str, body: Sequence[str]) -> str:
+    """A whole page: `style` is added to the common one, `body` is HTML with everything foreign escaped."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body></html>\n"
+    )
+
+
+def escape(value: object) -> str:
+    """Any value as text in HTML, also within quotes."""
+    return html.escape(str(value), quote=True)
+
+
+def write_page(path: str | Path, text: str) -> None:
+    """Write a page whole.
+
+    A slip like `--output records.jsonl` must not cost the records: nothing but an older page is replaced.
+
+    Raises:
+        OutputError: there is something else, or it cannot be written.
+    """
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(PAGE_START)) not in (b"", PAGE_START):
+                raise OutputError(f"{path} exists and is no report; name another file, nothing is overwritten")
+    write_file(path, to_utf8(text))
