@@ -90,6 +90,23 @@ def test_the_first_weights_follow_the_seed() -> None:
     assert not np.array_equal(first(1), first(2))
 
 
+def test_a_network_without_batch_norm_takes_smaller_steps(trained: Trained) -> None:
+    model = build(Shape("squeezenet_1_1", 0.25, SIZE), 3)
+    settings = TrainSettings(epochs=1, batch_size=32, learning_rate=1e-3, augment=False)
+    _, step = train(model, trained.dataset, settings, pretrained=False)
+    assert step.settings["learning_rate"] == pytest.approx(1e-4)
+
+
+def test_fine_tuning_that_only_harms_is_undone(trained: Trained) -> None:
+    settings = TrainSettings(epochs=1, batch_size=16, learning_rate=0.9, augment=False)
+    model, step = train(trained.model, trained.dataset, settings, pretrained=True)
+    assert step.settings["best_epoch"] == 0
+    assert step.settings["epochs_run"] == 1
+    assert step.settings["accuracy_val"] == pytest.approx(step.settings["head_accuracy_val"])
+    stem = "conv1"
+    assert np.array_equal(model.get_layer(stem).get_weights()[0], trained.model.get_layer(stem).get_weights()[0])
+
+
 @pytest.mark.parametrize("bad", [{"epochs": 0}, {"patience": 0}, {"batch_size": 0}, {"learning_rate": 0.0}])
 def test_bad_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(SettingError, match="wanted"):

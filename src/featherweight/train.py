@@ -12,6 +12,7 @@ In scope: the optimizer, the input path, early stopping. Not aware of: which net
 Imports data, errors, image, models and progress.
 """
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,11 @@ from featherweight.progress import LINE_EVERY_SECONDS, logger, quiet, track
 
 if TYPE_CHECKING:
     import keras
+
+
+# Batch norm keeps steps in proportion. A network without it (SqueezeNet) forgets what it knew at the same rate: on
+# signdigits 90.0 % right with its head alone, 35.8 after the first epoch at 3e-3.
+WITHOUT_BATCH_NORM = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def train(
     model = _copy(model, freeze_batch_norm=pretrained)
     if pretrained:
         done["head_accuracy_val"] = _fit_head(model, (x, y), (x_val, y_val), settings)
-    done |= _fit_all(model, (x, y), (x_val, y_val), settings)
+    done |= _fit_all(model, (x, y), (x_val, y_val), settings, pretrained)
     return model, Step("train", done)
 
 
@@ -226,16 +232,23 @@ def _fit_head(model: "keras.Model", train_set: Any, val_set: Any, settings: Trai
     return best
 
 
-def _fit_all(model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings) -> dict[str, Any]:
-    """Phase 2, in place on our copy. Returns the epochs it took and the best accuracy on val."""
+def _fit_all(
+    model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings, pretrained: bool
+) -> dict[str, Any]:
+    """Phase 2, in place on our copy. Returns the epochs it took and the best accuracy on val.
+
+    Where no epoch is better than the start, a pretrained network goes back to that: best epoch 0.
+    """
     import keras
 
     stream = batches(train_set[0], train_set[1], settings)
+    val_stream = batches(val_set[0], val_set[1], settings, shuffle=False)
     steps = int(stream.cardinality())
+    rate = settings.learning_rate * (1 if _has_batch_norm(model) else WITHOUT_BATCH_NORM)
     schedule = keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / 10,
+        rate / 10,
         settings.epochs * steps,
-        warmup_target=settings.learning_rate,
+        warmup_target=rate,
         warmup_steps=min(steps, settings.epochs * steps // 4),
     )
     model.compile(
@@ -244,21 +257,32 @@ def _fit_all(model: "keras.Model", train_set: Any, val_set: Any, settings: Train
         metrics=["accuracy"],
         jit_compile=False,  # XLA on the CPU is seven times slower
     )
+    start = model.get_weights()
+    start_loss, start_accuracy = model.evaluate(val_stream, verbose=0) if pretrained else (math.inf, 0.0)
     history = model.fit(
         stream,
         epochs=settings.epochs,
-        validation_data=batches(val_set[0], val_set[1], settings, shuffle=False),
+        validation_data=val_stream,
         callbacks=[_early_stopping(settings), _show(settings.epochs, steps)],
         verbose=0,
         shuffle=False,  # the stream shuffles itself
     )
-    losses = history.history["val_loss"]
-    best = int(np.argmin(losses))
+    losses = [start_loss, *history.history["val_loss"]]
+    best = int(np.nanargmin(losses))
+    if best == 0:
+        model.set_weights(start)
     return {
-        "epochs_run": len(losses),
-        "best_epoch": best + 1,
-        "accuracy_val": float(history.history["val_accuracy"][best]),
+        "epochs_run": len(losses) - 1,
+        "best_epoch": best,
+        "accuracy_val": float([start_accuracy, *history.history["val_accuracy"]][best]),
+        "learning_rate": rate,
     }
+
+
+def _has_batch_norm(model: "keras.Model") -> bool:
+    import keras
+
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
 
 
 def _early_stopping(settings: TrainSettings) -> Any:
