@@ -4,12 +4,13 @@ import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import featherweight
 from featherweight.cli import _parser
-from featherweight.record import BY_KEY
+from featherweight.record import BY_KEY, read_records
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,10 +29,17 @@ def test_every_make_target_of_the_readme_exists() -> None:
 
 
 def test_python_code_of_the_readme_compiles_and_names_only_what_exists() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    compile(code, "README.md", "exec")
-    for verb in re.findall(r"fw\.(\w+)\(", code):
-        assert callable(getattr(featherweight, verb))
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        compile(code, "README.md", "exec")
+        for verb in re.findall(r"fw\.(\w+)\(", code):
+            assert callable(getattr(featherweight, verb))
+
+
+def test_the_model_of_the_readme_is_built() -> None:
+    (code,) = [code for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Block(" in code]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["model"].output_shape == (None, 10)
 
 
 def test_every_budget_key_is_named_in_the_readme() -> None:
@@ -49,13 +57,33 @@ def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
 
 
 def test_links_lead_to_files() -> None:
-    for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-            assert (ROOT / target).exists()
+    pages = [ROOT / page for page in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
+    for page in [*pages, *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists()
 
 
 def test_no_document_names_a_registry_or_a_place_on_somebodys_machine() -> None:
-    for path in [*ROOT.glob("*.md"), ROOT / "constraints.txt", ROOT / "Makefile", *(ROOT / "results").glob("*")]:
+    for path in [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        ROOT / "constraints.txt",
+        ROOT / "Makefile",
+        *(ROOT / "results").glob("*"),
+    ]:
         text = path.read_text(encoding="utf-8")
         assert "://" not in text.replace("https://arxiv.org", ""), path
         assert not re.search(r"(?<![\w.])/(home|root|work|Users|tmp)/", text), path
+
+
+def test_the_figure_and_the_ranks_are_those_of_the_records() -> None:
+    spec = importlib.util.spec_from_file_location("theory", ROOT / "benchmarks" / "theory.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    records = read_records(ROOT / "results" / "zoo.jsonl")
+    page = (ROOT / "docs" / "lightweight-cnns.md").read_text(encoding="utf-8")
+    assert module.rank_table(records) in page
+    assert module.extreme_text(records) in page
+    assert module.figure(records) == (ROOT / "docs" / "macs-latency.svg").read_text(encoding="utf-8")
