@@ -148,9 +148,32 @@ def test_networks_trained_on_bgr_see_rgb(name: str, tmp_path: Path) -> None:
     ours = zoo.build(Shape(name, 1.0, 64), 2)
     for layer in (layer for layer in theirs.layers if layer.weights):
         ours.get_layer(layer.name).set_weights(layer.get_weights())
-    pretrained._see_rgb(ours, net_named(name))
+    pretrained._for_our_input(ours, net_named(name))
     wanted = np.asarray(theirs(keras.applications.imagenet_utils.preprocess_input(pictures(64), mode="caffe")))
     np.testing.assert_allclose(features(ours, pictures(64)), wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+
+def test_efficientnet_by_name_and_by_file_is_keras_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras adds a division for published weights only. The download is played by a file of random numbers."""
+    application = keras.applications.EfficientNetB0
+    keras.utils.set_random_seed(0)
+    source = application(weights=None, input_shape=(64, 64, 3))
+    source.get_layer("normalization").set_weights(
+        [np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)]
+    )
+    whole, trunk = tmp_path / "whole.weights.h5", tmp_path / "trunk.weights.h5"
+    source.save_weights(whole)
+    keras.Model(source.input, source.get_layer("top_activation").output).save_weights(trunk)
+    monkeypatch.setattr(
+        "keras.src.applications.efficientnet.file_utils.get_file",
+        lambda name, *_, **__: str(trunk if "notop" in name else whole),
+    )
+    theirs = application(weights="imagenet", input_shape=(64, 64, 3), include_top=False, pooling="avg")
+    wanted = np.asarray(theirs(pictures(64)))
+    assert np.ptp(wanted) > 0
+    for weights in ("imagenet", str(whole)):
+        ours = pretrained.build_pretrained(Shape("efficientnet_b0", 1.0, 64), 10, weights)
+        np.testing.assert_allclose(features(ours, pictures(64)), wanted, rtol=1e-3, atol=1e-4 * np.abs(wanted).max())
 
 
 # ------------------------------------------------------------------------------------------ that nothing else does

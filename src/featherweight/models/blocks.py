@@ -24,6 +24,8 @@ Tensor = Any  # keras.KerasTensor
 
 
 PLAIN = Style()
+# Where no batch norm sets the scale right, the first kernels must: He et al. 2015, arXiv 1502.01852, for ReLUs.
+HE = "he_normal"
 
 
 # ------------------------------------------------------------------------------------------------ single layers
@@ -46,7 +48,16 @@ def convolution(
     `activation=None` means the style's; "linear" means none.
     """
     x, padding = _padded(x, kernel, strides, name, style)
-    x = layers.Conv2D(filters, kernel, strides, padding, groups=groups, use_bias=not norm, name=name)(x)
+    x = layers.Conv2D(
+        filters,
+        kernel,
+        strides,
+        padding,
+        groups=groups,
+        use_bias=not norm,
+        kernel_initializer="glorot_uniform" if norm else HE,
+        name=name,
+    )(x)
     return _finish(x, name, style, activation, norm)
 
 
@@ -191,9 +202,10 @@ def fire(x: Tensor, filters: int, strides: int = 1, *, name: str, squeeze: int |
     """
     if strides == 2:
         x = _pool_without_rest(x, f"{name}_pool")
-    x = layers.Conv2D(squeeze or filters // 8, 1, activation="relu", name=f"{name}_squeeze")(x)
-    narrow = layers.Conv2D(filters // 2, 1, activation="relu", name=f"{name}_expand1")(x)
-    wide = layers.Conv2D(filters - filters // 2, 3, padding="same", activation="relu", name=f"{name}_expand3")(x)
+    alike = {"activation": "relu", "kernel_initializer": HE}
+    x = layers.Conv2D(squeeze or filters // 8, 1, name=f"{name}_squeeze", **alike)(x)
+    narrow = layers.Conv2D(filters // 2, 1, name=f"{name}_expand1", **alike)(x)
+    wide = layers.Conv2D(filters - filters // 2, 3, padding="same", name=f"{name}_expand3", **alike)(x)
     return layers.Concatenate(name=f"{name}_concat")([narrow, wide])
 
 

@@ -2,7 +2,7 @@
 
 | file | of | read by |
 |---|---|---|
-| `.weights.h5` | `keras.applications`' networks, and what Keras saved of ours | Keras, after its shapes were compared |
+| `.weights.h5`, `.h5` | `keras.applications`' networks as published, and what Keras saved of ours | `load` |
 | `.pth`, `.th`, `.safetensors` | our own networks, as torchvision and timm published them | `tensors`, without torch |
 | `.npz` of `LAYER/w`, `LAYER/b` | MobileNets out of a `.tflite` file, SqueezeNet 1.1 out of Caffe | numpy |
 
@@ -43,6 +43,8 @@ COUNTERS = ("num_batches_tracked", "total_ops", "total_params")
 CAFFE_SQUEEZENET = "fire2/squeeze1x1/w"  # an array that no other network has
 # torchvision's names of Caffe's fire modules.
 SQUEEZENET_FIRES = {2: 3, 3: 4, 4: 6, 5: 7, 6: 9, 7: 10, 8: 11, 9: 12}
+
+EFFICIENTNET_DEVIATION = (0.229, 0.224, 0.225)
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -150,7 +152,7 @@ def _imagenet(shape: Shape) -> "keras.Model":
             f"cannot download the ImageNet weights of {net.name} {shape.width:g} ({_one_line(error)}); connect once, "
             "or name a local file with --weights FILE, or train from nothing with --weights none"
         ) from error
-    _see_rgb(model, net)
+    _for_our_input(model, net)
     return model
 
 
@@ -183,7 +185,7 @@ def _from_file(shape: Shape, path: Path) -> "keras.Model":
             _fill_from_npz(model, net, read_tensors(path))
         else:
             load_weights_file(model, path)
-            _see_rgb(model, net)
+            _for_our_input(model, net)
     except (ModelFileError, WeightsError, KeyError) as error:
         raise WeightsError(f"{misfit} with {net.classes} classes: {_one_line(error)}") from error
     return model
@@ -269,28 +271,45 @@ def _state_of_caffe_squeezenet(arrays: Arrays, scaling: Scaling) -> dict[str, ND
     return state
 
 
-def _see_rgb(model: "keras.Model", net: Net) -> None:
-    """Keras' ResNet and VGG were trained on BGR minus means; our input is RGB and divided by 127.5 as well. The first
-    kernel takes both up, exactly: the padding of zeros is zero in both.
+def _for_our_input(model: "keras.Model", net: Net) -> None:
+    """Take up into Keras' published weights, exactly, what Keras does to the input beside them.
+
+    ResNet and VGG were trained on BGR minus means; our input is RGB and divided by 127.5 as well: both go into the
+    first kernel, because the padding of zeros is zero in both. EfficientNet is built with another division, by the
+    root of each colour's deviation, for published weights only: it goes into the variance of its normalization.
     """
+    import keras
+
     if net.scaling == CAFFE:
         first = _convolutions(model)[0]
         kernel, *rest = first.get_weights()
         first.set_weights([kernel[:, :, ::-1] * np.float32(127.5), *rest])
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization) and np.any(layer.get_weights()[0]):
+            mean, variance, *count = layer.get_weights()
+            layer.set_weights([mean, variance * np.array(EFFICIENTNET_DEVIATION, np.float32), *count])
+            layer.finalize_state()  # it keeps the statistics it computes with apart from its weights
 
 
 def _copy_trunk(source: "keras.Model", model: "keras.Model") -> None:
     """Weights by layer name, the head's left out; the first layers are fitted to other channels."""
-    by_name = {layer.name: layer for layer in source.layers if layer.weights}
+    by_name = {_fixed_name(layer): layer for layer in source.layers if layer.weights}
     channels = model.inputs[0].shape[-1]
     first = _convolutions(model)[0].name
     for layer in (layer for layer in model.layers if layer.weights and layer.name != LOGITS):
-        arrays = by_name[layer.name].get_weights()
+        arrays = by_name[_fixed_name(layer)].get_weights()
         if channels != 3 and layer.name == first:
             arrays[0] = _for_channels(arrays[0], channels)
         elif channels != 3 and type(layer).__name__ == "Normalization":
             arrays = [_spread(array, channels) for array in arrays]
         layer.set_weights(arrays)
+        if type(layer).__name__ == "Normalization":
+            layer.finalize_state()
+
+
+def _fixed_name(layer: Any) -> str:
+    """Keras numbers the normalization of EfficientNet anew in every model."""
+    return "normalization" if type(layer).__name__ == "Normalization" else str(layer.name)
 
 
 def _for_channels(kernel: NDArray[np.float32], channels: int) -> NDArray[np.float32]:
