@@ -195,6 +195,39 @@ def test_the_spatial_transformer_does_nothing_before_training() -> None:
     np.testing.assert_allclose(model.predict_on_batch(x), x, atol=1e-5)
 
 
+# -------------------------------------------------------------------------------------- as a layer among others
+
+
+def test_a_frozen_block_does_not_train(tmp_path: Path) -> None:
+    inputs = keras.Input((SIDE, SIDE, CHANNELS))
+    block = Block("inverted_residual", {"filters": 16, "expand": 2}, trainable=False)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(block(inputs)))
+    assert model.trainable_weights == []
+    model.save(tmp_path / "frozen.keras")
+    assert keras.saving.load_model(tmp_path / "frozen.keras").trainable_weights == []
+
+
+def test_a_block_keeps_its_own_dtype_policy() -> None:
+    block = Block("spatial_transformer", {}, dtype="mixed_float16")
+    x = np.random.default_rng(0).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    y = block(x)  # 4096 places: more than float16 can count
+    assert y.dtype == "float16"
+    assert {str(w.dtype) for w in block.weights} == {"float32"}
+    np.testing.assert_allclose(np.asarray(y, np.float32), x, atol=0.02)
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_a_block_takes_a_style_as_a_mapping(tmp_path: Path) -> None:
+    settings = {"filters": 8, "strides": 2, "style": {"padding": "same", "activation": "relu6", "epsilon": 1e-3}}
+    model = keras.Sequential([keras.Input((SIDE, SIDE, CHANNELS)), Block("depthwise_separable", settings)])
+    inner = model.layers[0].inner
+    assert not [layer for layer in inner.layers if isinstance(layer, keras.layers.ZeroPadding2D)]
+    assert inner.get_layer("depthwise_separable_depthwise_norm").epsilon == 1e-3
+    model.save(tmp_path / "styled.keras")
+    loaded = keras.saving.load_model(tmp_path / "styled.keras")
+    assert loaded.layers[0].settings["style"]["activation"] == "relu6"
+
+
 # ------------------------------------------------------------------------------------------------------ errors
 
 
@@ -208,8 +241,20 @@ def test_make_divisible_is_the_papers_rule() -> None:
     ("bad", "message"),
     [
         (lambda: Block("fires"), "unknown block 'fires'; known: convolution, depthwise"),
-        (lambda: one_block("fire", {"filter": 8}), "block fire: .*filter"),
+        (lambda: one_block("fire", {"filter": 8}), "block fire on .*filter"),
         (lambda: one_block("channel_shuffle", {"groups": 3}), "16 channels in 3 groups"),
+        (lambda: one_block("channel_shuffle", {"groups": 0}), "block channel_shuffle on .* with .*groups"),
+        (lambda: one_block("convolution", {"filters": 0}), "block convolution on .*filters"),
+        (lambda: one_block("convolution", {"filters": 4, "kernel": 2}), "a kernel of 2 at convolution; wanted an odd"),
+        (lambda: one_block("branched", {"filters": 16, "branches": 0, "kernel": 1, "strides": 2}), "block branched on"),
+        (lambda: one_block("branched", {"filters": 24, "each_channel": True}), "24 filters on 16 channels, each"),
+        (lambda: one_block("fire", {"filters": 16, "strides": 3}), "strides 3 at fire; wanted 1 or 2"),
+        (lambda: one_block("shuffle_unit_v2", {"filters": 24}), "24 filters on 16 channels .* wanted an even number"),
+        (
+            lambda: one_block("universal_inverted_bottleneck", {"filters": 8, "middle": 0, "strides": 2}),
+            "strides 2 without a depthwise filter",
+        ),
+        (lambda: one_block("fire", {"filters": 16, "style": {"pad": 1}}), "block fire on .*Style.*pad"),
         (lambda: Style("half"), "padding 'half'; wanted symmetric, same or valid"),
         (lambda: ChannelSlice(4, 4), "channels 4 to 4"),
         (lambda: ChannelSlice(0, 9)(keras.Input((4, 4, 8))), "wants channels 0 to 9; its input has 8"),

@@ -9,8 +9,10 @@ import pytest
 from featherweight.errors import SettingError
 from featherweight.fold import fold, fold_batch_norm, fold_branches
 from featherweight.models import blocks, zoo
+from featherweight.models.copying import set_layer_weights
 from featherweight.models.nets import NETS
 from featherweight.models.stages import Style
+from featherweight.train import _copy
 
 SIDE = 32
 # Families whose graphs differ; the slow large ones add nothing.
@@ -121,6 +123,10 @@ def convolution(x: Any, **settings: Any) -> Any:
     return keras.layers.Conv2D(4, **{"kernel_size": 3, "padding": "same", **settings})(x)
 
 
+def depthwise(x: Any) -> Any:
+    return keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2)(x)
+
+
 def used_twice(x: Any) -> Any:
     y = convolution(x)
     return keras.layers.Concatenate()([keras.layers.BatchNormalization()(y), y])
@@ -137,7 +143,20 @@ def used_twice(x: Any) -> Any:
             lambda x: keras.layers.Add()([convolution(x), keras.layers.DepthwiseConv2D(3, padding="same")(x)]),
             "a standard and a depthwise convolution side by side",
         ),
-        (lambda x: keras.layers.Add()([convolution(x), convolution(x, dilation_rate=2)]), "different strides"),
+        (lambda x: keras.layers.Add()([convolution(x), convolution(x, dilation_rate=2)]), "dilated convolutions"),
+        (
+            lambda x: keras.layers.Add()([convolution(x, dilation_rate=2), convolution(x, dilation_rate=2)]),
+            "dilated convolutions",
+        ),
+        (
+            lambda x: keras.layers.Add()([depthwise(x), depthwise(x)]),
+            "several filters a channel",
+        ),
+        (
+            lambda x: keras.layers.Add()([x, keras.layers.Conv2D(1, 1)(x)]),
+            "outputs of different shapes",
+        ),
+        (lambda x: keras.layers.BatchNormalization(axis=1)(convolution(x)), "not over the last axis"),
         (lambda x: keras.layers.Add()([convolution(x), convolution(x, kernel_size=2)]), "not square with an odd side"),
         (
             lambda x: keras.layers.Add()([convolution(x, strides=2), convolution(x, kernel_size=1, strides=2)]),
@@ -173,3 +192,23 @@ def test_a_subclassed_model_is_refused() -> None:
 
     with pytest.raises(SettingError, match="no functional model"):
         fold(Own(name="own"))
+
+
+def test_a_normalization_keeps_its_statistics() -> None:
+    """Keras' layer computes with a copy of them, which setting weights does not renew."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Normalization(mean=None)(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(x))
+    model = after_training(keras.Model(inputs, x))
+    set_layer_weights(model.layers[1], [np.array([1.0, 2.0, 3.0]), np.array([4.0, 5.0, 6.0]), np.array(9)])
+    for copy in (fold(model)[0], _copy(model, freeze_batch_norm=True)):
+        np.testing.assert_allclose(outputs(copy), outputs(model), rtol=1e-4, atol=1e-3)
+
+
+def test_layers_inside_of_layers_are_named_as_skipped() -> None:
+    inputs = keras.Input((8, 8, 4))
+    x = blocks.Block("mobileone_block", {"filters": 8}, name="own")(inputs)
+    nested = keras.Sequential([keras.Input((8, 8, 8)), keras.layers.Conv2D(4, 1)], name="nested")
+    folded, step = fold(keras.Model(inputs, nested(x)))
+    assert {name for name, reason in step.skipped if "a model inside" in reason} == {"own", "nested"}
+    assert folded.output_shape == (None, 8, 8, 4)

@@ -112,6 +112,38 @@ def test_caffes_squeezenet_recognizes_photos() -> None:
     assert right == pytest.approx(0.626, abs=0.1)
 
 
+@needs_weights
+def test_folded_arrays_bring_their_head() -> None:
+    """The .npz is the network of the .weights.h5, background row and all."""
+    models = [pretrained.published(SMALL, str(MODELS / f)) for f in (SMALL_FILE, "mobilenet_v1_0.25_128_quant.npz")]
+    first, second = (np.asarray(model(pictures(128))) for model in models)
+    np.testing.assert_allclose(second, first, atol=1e-4)
+
+
+def test_a_file_with_another_number_of_classes_is_taken(tmp_path: Path) -> None:
+    source = randomised(keras.applications.MobileNet((128, 128, 3), alpha=0.25, weights=None, classes=7))
+    source.save_weights(tmp_path / "seven.weights.h5")
+    assert pretrained.identify(tmp_path / "seven.weights.h5") == [("mobilenet_v1", 0.25)]
+    whole = pretrained.published(SMALL, str(tmp_path / "seven.weights.h5"))
+    wanted = np.asarray(source(pictures(128) / 127.5 - 1))
+    assert wanted.shape == (2, 7)
+    np.testing.assert_allclose(np.asarray(whole(pictures(128))), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_stem_of_two_branches_takes_other_channels(channels: int, tmp_path: Path) -> None:
+    shape = Shape("mobileone_s0", 1.0, 64)
+    randomised(zoo.reference(net_named(shape.net), 1.0, 64)).save_weights(tmp_path / "saved.weights.h5")
+    model = pretrained.build_pretrained(shape, 3, str(tmp_path / "saved.weights.h5"), channels)
+    assert model.input_shape == (None, 64, 64, channels)
+
+
+def test_a_depthwise_stem_cannot_take_other_channels(tmp_path: Path) -> None:
+    zoo.reference(net_named("hello"), 1.0, 64).save_weights(tmp_path / "saved.weights.h5")
+    with pytest.raises(WeightsError, match="weights for 3 input channels and no way to 1"):
+        pretrained.build_pretrained(Shape("hello", 1.0, 64), 3, str(tmp_path / "saved.weights.h5"), 1)
+
+
 def test_keras_own_file_of_ours_arrives(tmp_path: Path) -> None:
     shape = Shape("squeezenet_1_1", 1.0, 64)
     source = randomised(zoo.reference(net_named(shape.net), 1.0, 64))
@@ -254,9 +286,7 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPa
     def offline(*_: object, **__: object) -> None:
         raise Exception("URL fetch failure: [Errno -3] Temporary failure in name resolution")
 
-    monkeypatch.setattr(zoo.__name__ + ".build", offline)
-    monkeypatch.setattr(pretrained, "build", lambda *a, **k: offline() if k.get("weights") else zoo.reference(
-        net_named("hello"), 1.0, 32))  # fmt: skip
+    monkeypatch.setattr(pretrained, "keras_trunk", offline)
     with pytest.raises(WeightsError, match="connect once, or name a local file with --weights FILE"):
         pretrained.build_pretrained(SMALL, 10, "imagenet")
 

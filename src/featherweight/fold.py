@@ -7,8 +7,8 @@
   around, and the batch-normed input itself is a convolution with the identity. Ding et al. 2021, arXiv 2101.03697,
   §3.3.
 
-The result is for inference: nothing is left to train batch statistics with. Imports artifact, errors; keras where it is
-used.
+The result is for inference: nothing is left to train batch statistics with. Imports artifact, errors, models; keras
+where it is used.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Step
 from featherweight.errors import SettingError
+from featherweight.models.copying import set_layer_weights
 
 if TYPE_CHECKING:
     import keras
@@ -30,13 +31,17 @@ Array = NDArray[np.float32]
 def fold(model: "keras.Model") -> tuple["keras.Model", Step]:
     """Branches first, then the batch norms that are left; the step names what could not be folded, and why.
 
+    Models inside of layers (`Block`, nested models) are left as they are, and named.
+
     Raises:
-        SettingError: the model is no functional model of layers that are used once.
+        SettingError: the model is no functional or sequential model of layers that are used once.
     """
     model, branches = fold_branches(model)
     model, norms = fold_batch_norm(model)
     settings = {"branches": branches.settings["folded"], "batch_norms": norms.settings["folded"]}
-    return model, Step("fold", settings, (*branches.skipped, *norms.skipped))
+    inside = "a model inside of a layer is not looked into; fold it by itself"
+    nested = [(layer.name, inside) for layer in model.layers if _is_model(layer)]
+    return model, Step("fold", settings, (*branches.skipped, *norms.skipped, *nested))
 
 
 def fold_batch_norm(model: "keras.Model") -> tuple["keras.Model", Step]:
@@ -47,13 +52,14 @@ def fold_batch_norm(model: "keras.Model") -> tuple["keras.Model", Step]:
     """
     import keras
 
+    model = _functional(model)
     graph = _Graph(model)
     folded: dict[str, list[Array]] = {}
     removed: set[str] = set()
     skipped: list[tuple[str, str]] = []
     for norm in (layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)):
         layer = graph.maker(norm.input)
-        reason = _why_not(layer, graph)
+        reason = _why_not(layer, norm, graph)
         if reason:
             skipped.append((norm.name, reason))
             continue
@@ -80,6 +86,7 @@ def fold_branches(model: "keras.Model") -> tuple["keras.Model", Step]:
     """
     import keras
 
+    model = _functional(model)
     graph = _Graph(model)
     replaced: dict[str, Any] = {}
     folded: dict[str, list[Array]] = {}
@@ -102,6 +109,19 @@ def fold_branches(model: "keras.Model") -> tuple["keras.Model", Step]:
 # ------------------------------------------------------------------------------------------------------- graph
 
 
+def _functional(model: "keras.Model") -> "keras.Model":
+    """A sequential model as the functional one of the same layers."""
+    import keras
+
+    if isinstance(model, keras.Sequential) and model.built:
+        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    return model
+
+
+def _is_model(layer: Any) -> bool:
+    return bool(getattr(layer, "layers", None)) or getattr(layer, "inner", None) is not None
+
+
 class _Graph:
     """Who makes and who takes a tensor of a functional model."""
 
@@ -111,7 +131,9 @@ class _Graph:
         self.makers: dict[int, Any] = {}
         self.takers: dict[int, list[Any]] = {}
         for operation in model.operations:  # layers, and plain additions and the like
-            self.makers[id(operation.output)] = operation
+            outputs = operation.output
+            for tensor in outputs if isinstance(outputs, list | tuple) else [outputs]:
+                self.makers[id(tensor)] = operation
             for tensor in operation.input if isinstance(operation.input, list) else [operation.input]:
                 self.takers.setdefault(id(tensor), []).append(operation)
         self.outputs = {id(tensor) for tensor in model.outputs}
@@ -149,14 +171,14 @@ def _rebuilt(
     copy = keras.models.clone_model(model, clone_function=changed, call_function=call)
     for layer in (layer for layer in copy.layers if layer.weights):
         new = weights.get(layer.name)
-        layer.set_weights(model.get_layer(layer.name).get_weights() if new is None else new)
+        set_layer_weights(layer, model.get_layer(layer.name).get_weights() if new is None else new)
     return copy
 
 
 # -------------------------------------------------------------------------------------------------- batch norm
 
 
-def _why_not(layer: Any, graph: _Graph) -> str:
+def _why_not(layer: Any, norm: Any, graph: _Graph) -> str:
     """Why a batch norm cannot go into the layer before it; empty if it can."""
     import keras
 
@@ -165,7 +187,15 @@ def _why_not(layer: Any, graph: _Graph) -> str:
         return f"behind {type(layer).__name__}, not behind a convolution or dense layer"
     if layer.activation is not keras.activations.linear:
         return f"{layer.name} has an activation between"
+    if not _over_channels(norm) or getattr(layer, "data_format", "channels_last") != "channels_last":
+        return "not over the last axis"
     return "" if graph.once(layer.output) else f"{layer.name} feeds other layers too"
+
+
+def _over_channels(norm: Any) -> bool:
+    """Whether it has its statistics for each number of the last axis, which convolutions have their filters on."""
+    axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
+    return [axis % len(norm.input.shape) for axis in axes] == [len(norm.input.shape) - 1]
 
 
 def _is_depthwise(layer: Any) -> bool:
@@ -210,6 +240,7 @@ class _Branch:
     """What lies between a source and an addition: padding, convolution and batch norm, each of which may be absent."""
 
     source: Any
+    output: Any
     pad: Any = None
     convolution: Any = None
     norm: Any = None
@@ -228,8 +259,8 @@ def _branch(tensor: Any, graph: _Graph) -> _Branch:
     import keras
 
     norm = convolution = pad = None
-    maker = graph.maker(tensor)
-    if isinstance(maker, keras.layers.BatchNormalization) and graph.once(tensor):
+    output, maker = tensor, graph.maker(tensor)
+    if isinstance(maker, keras.layers.BatchNormalization) and graph.once(tensor) and _over_channels(maker):
         norm, tensor = maker, maker.input
         maker = graph.maker(tensor)
     is_convolution = type(maker) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -238,7 +269,7 @@ def _branch(tensor: Any, graph: _Graph) -> _Branch:
         maker = graph.maker(tensor)
         if isinstance(maker, keras.layers.ZeroPadding2D) and graph.once(tensor):
             pad, tensor = maker, maker.input
-    return _Branch(tensor, pad, convolution, norm)
+    return _Branch(tensor, output, pad, convolution, norm)
 
 
 def _why_not_merge(branches: list[_Branch]) -> str:
@@ -250,8 +281,14 @@ def _why_not_merge(branches: list[_Branch]) -> str:
         return "a standard and a depthwise convolution side by side"
     if any(not _is_depthwise(layer) and layer.groups > 1 for layer in convolutions):
         return "grouped convolutions"
-    if len({(layer.strides, layer.dilation_rate) for layer in convolutions}) > 1:
-        return "different strides or dilations"
+    if any(tuple(layer.dilation_rate) != (1, 1) for layer in convolutions):
+        return "dilated convolutions"
+    if any(_is_depthwise(layer) and layer.depth_multiplier > 1 for layer in convolutions):
+        return "several filters a channel"
+    if len({tuple(layer.strides) for layer in convolutions}) > 1:
+        return "different strides"
+    if len({tuple(branch.output.shape) for branch in branches}) > 1:
+        return "outputs of different shapes"
     if any(layer.kernel_size[0] != layer.kernel_size[1] or layer.kernel_size[0] % 2 == 0 for layer in convolutions):
         return "a kernel that is not square with an odd side"
     off = next((branch for branch in branches if not _centred(branch)), None)
@@ -277,7 +314,8 @@ def _merged(branches: list[_Branch], name: str) -> tuple[Any, list[Array]]:
     kernel = sum((kernel for kernel, _ in parts), np.zeros_like(parts[0][0]))
     bias = sum((bias for _, bias in parts), np.zeros_like(parts[0][1]))
     plain = tuple(first.strides) == (1, 1) or side == 1
-    settings = {"strides": first.strides, "padding": "same" if plain else "valid", "name": name}
+    padding = "same" if plain else "valid"
+    settings = {"strides": first.strides, "padding": padding, "dtype": first.dtype_policy, "name": name}
     layer = (
         keras.layers.DepthwiseConv2D(side, **settings)
         if depthwise

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Step
 from featherweight.data import Dataset, PixelCache, labels, load_pixels
 from featherweight.errors import SettingError
+from featherweight.models.copying import copy_weights, every_layer
 from featherweight.models.zoo import FEATURES
 from featherweight.progress import LINE_EVERY_SECONDS, logger, quiet, track
 
@@ -191,8 +192,8 @@ def _copy(model: "keras.Model", freeze_batch_norm: bool) -> "keras.Model":
     import keras
 
     copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    for layer in copy.layers:
+    copy_weights(model, copy)
+    for layer in every_layer(copy):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = not freeze_batch_norm
     return copy
@@ -282,7 +283,7 @@ def _fit_all(
 def _has_batch_norm(model: "keras.Model") -> bool:
     import keras
 
-    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers)
+    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in every_layer(model))
 
 
 def _early_stopping(settings: TrainSettings) -> Any:

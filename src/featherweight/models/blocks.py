@@ -3,9 +3,10 @@
     x = inverted_residual(x, 24, strides=2, expand=6, name="stage1_block0")     # in a functional model
     keras.Sequential([..., Block("fire", {"filters": 128}), ...])               # by name, in a user's own model
 
-Every function takes a tensor (n, h, w, c), gives (n, h / strides, w / strides, filters), rounded up, and names its
-layers `{name}_…`. Costs below are MACs at one place of the output map of H × W places: c channels in, f filters, k the
-kernel's side. A k×k standard convolution costs k²·c·f; everything here is a way to pay less.
+Every function takes a tensor (n, h, w, c) and names its layers after `name`. Most give (n, h / strides, w / strides,
+filters), rounded up; where one does not, it says so. Costs below are MACs at one place of a map, for strides 1: c
+channels in, f filters, k the kernel's side. With strides 2 what stands before the strided layer costs four times as
+much. A k×k standard convolution costs k²·c·f; everything here is a way to pay less.
 
 In scope: layers. Not aware of: whole networks, weights files. Imports errors and stages; keras is imported with this
 module, so the module itself is imported where it is used.
@@ -77,6 +78,8 @@ def depthwise(
 
 
 def _padded(x: Tensor, kernel: int, strides: int, name: str, style: Style) -> tuple[Tensor, str]:
+    if kernel % 2 == 0:
+        raise SettingError(f"a kernel of {kernel} at {name}; wanted an odd side")
     if style.padding == "valid":
         return x, "valid"
     if strides == 1 or kernel == 1 or style.padding == "same":
@@ -195,11 +198,13 @@ def squeeze_excite(
 
 def fire(x: Tensor, filters: int, strides: int = 1, *, name: str, squeeze: int | None = None) -> Tensor:
     """Squeeze to few channels by 1×1, then half of the filters 1×1 and half 3×3, side by side. Iandola et al. 2016,
-    arXiv 1602.07360, §3.1.
+    arXiv 1602.07360, §3.2.
 
     With s = squeeze (by default filters / 8): c·s + s·f/2 + 9·s·f/2. `strides` 2 pools the input before, as SqueezeNet
     does between its stages.
     """
+    if strides not in (1, 2):
+        raise SettingError(f"strides {strides} at {name}; wanted 1 or 2")
     if strides == 2:
         x = _pool_without_rest(x, f"{name}_pool")
     alike = {"activation": "relu", "kernel_initializer": HE}
@@ -272,6 +277,10 @@ def shuffle_unit_v2(x: Tensor, filters: int, strides: int = 1, *, name: str, sty
     With h = f/2: 2·h² + 9·h at strides 1. With strides 2 both halves are made from the whole input.
     """
     half = filters // 2
+    if filters % 2 or (strides == 1 and x.shape[-1] != filters):
+        raise SettingError(
+            f"{filters} filters on {x.shape[-1]} channels at {name}; wanted an even number, with strides 1 as many"
+        )
     if strides == 1:
         left = ChannelSlice(0, half, name=f"{name}_pass")(x)
         right = ChannelSlice(half, filters, name=f"{name}_work")(x)
@@ -350,11 +359,13 @@ def universal_inverted_bottleneck(
     style: Style = PLAIN,
 ) -> Tensor:
     """MobileNetV4's block: an inverted residual with two optional depthwise filters, of side `start` before widening
-    and of side `middle` after. Qin et al. 2024, arXiv 2404.10518, §3.1.
+    and of side `middle` after. Qin et al. 2024, arXiv 2404.10518.
 
     start 0, middle k is MobileNetV2's block; start k, middle 0 is ConvNeXt's; both is "ExtraDW"; none is a feed-forward
     network. With e = expand · c: start²·c + c·e + middle²·e + e·f.
     """
+    if strides > 1 and not start and not middle:
+        raise SettingError(f"strides {strides} without a depthwise filter at {name}; wanted start or middle")
     y = x
     if start:
         here = 1 if middle else strides
@@ -379,10 +390,12 @@ def branched(
 ) -> Tensor:
     """Parallel linear branches that train better and fold into one convolution: `branches` k×k, one 1×1 (where k > 1)
     and the batch-normed input (where the shapes are equal), added, then the activation. Vasu et al. 2022,
-    arXiv 2206.04040, §3.2 (MobileOne); Ding et al. 2021, arXiv 2101.03697, §3 (RepVGG).
+    arXiv 2206.04040 (MobileOne); Ding et al. 2021, arXiv 2101.03697, §3 (RepVGG).
 
     `each_channel` makes all of it depthwise. After `fold.fold_branches` it costs k²·c·f, or k²·c depthwise.
     """
+    if each_channel and filters != x.shape[-1]:
+        raise SettingError(f"{filters} filters on {x.shape[-1]} channels, each by itself, at {name}; wanted as many")
 
     def branch(side: int, label: str) -> Tensor:
         if each_channel:
@@ -405,7 +418,7 @@ def mobileone_block(
     branches: int = 4,
     style: Style = PLAIN,
 ) -> Tensor:
-    """A depthwise 3×3 and a pointwise 1×1, both `branched`. Vasu et al. 2022, arXiv 2206.04040, §3.2."""
+    """A depthwise 3×3 and a pointwise 1×1, both `branched`. Vasu et al. 2022, arXiv 2206.04040."""
     x = branched(x, x.shape[-1], strides, name=f"{name}_depthwise", branches=branches, each_channel=True, style=style)
     return branched(x, filters, name=f"{name}_pointwise", kernel=1, branches=branches, style=style)
 
@@ -540,7 +553,9 @@ class AffineSampler(layers.Layer):  # type: ignore[misc]
         """[(n, h, w, c), (n, 6)] → (n, h, w, c)."""
         image, theta = inputs
         height, width, channels = image.shape[1:]
-        places = _affine_places(theta, height, width)
+        # In float16 places beyond 2048 are no whole numbers any more.
+        dtype, image = image.dtype, ops.cast(image, "float32")
+        places = _affine_places(ops.cast(theta, "float32"), height, width)
         x = (places[:, 0] + 1) * (width - 1) / 2
         y = (places[:, 1] + 1) * (height - 1) / 2
         flat = ops.reshape(image, (-1, height * width, channels))
@@ -554,7 +569,7 @@ class AffineSampler(layers.Layer):  # type: ignore[misc]
             index = ops.clip(row, 0, height - 1) * width + ops.clip(column, 0, width - 1)
             taken = ops.take_along_axis(flat, ops.cast(index, "int32")[..., None], axis=1)
             total = total + taken * weight[..., None]
-        return ops.reshape(total, (-1, height, width, channels))
+        return ops.cast(ops.reshape(total, (-1, height, width, channels)), dtype)
 
     def compute_output_shape(self, shapes: Sequence[Sequence[int | None]]) -> tuple[int | None, ...]:
         """That of the picture."""
@@ -572,8 +587,9 @@ def _affine_places(theta: Tensor, height: int, width: int) -> Tensor:
 class Block(layers.Layer):  # type: ignore[misc]
     """Any block of `BLOCKS` as one layer, for a user's own Sequential or functional model.
 
-    `kind` is its name, `settings` its arguments but for the tensor, the name and the style. The layers are made when
-    the input's shape is known, in `inner`, a functional model: what folds, counts or prunes walks into it.
+    `kind` is its name, `settings` its arguments but for the tensor and the name; a `style` is given as a mapping of
+    `Style`'s fields. The layers are made when the input's shape is known, in `inner`, a functional model, which
+    `analyze` walks into. A block is for one input size.
 
         keras.Sequential([keras.Input((32, 32, 3)), Block("inverted_residual", {"filters": 16, "expand": 4}), ...])
     """
@@ -588,12 +604,22 @@ class Block(layers.Layer):  # type: ignore[misc]
 
     def build(self, shape: Sequence[int | None]) -> None:
         """Make the layers for inputs of this shape."""
-        inputs = keras.Input(tuple(shape[1:]), name="input")
+        inputs = keras.Input(tuple(shape[1:]), dtype=self.compute_dtype, name="input")
+        settings = {key: _plain(value) for key, value in self.settings.items()}
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.dtype_policy)
         try:
-            outputs = BLOCKS[self.kind](inputs, name=self.kind, **self.settings)
-        except TypeError as error:
-            raise SettingError(f"block {self.kind}: {error}") from error
+            style = {"style": Style(**settings["style"])} if "style" in settings else {}
+            outputs = BLOCKS[self.kind](inputs, name=self.kind, **{**settings, **style})
+        except SettingError:
+            raise
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise SettingError(f"block {self.kind} on {tuple(shape[1:])} with {settings}: {reason}") from error
+        finally:
+            keras.config.set_dtype_policy(before)
         self.inner = keras.Model(inputs, outputs, name=f"{self.name}_inner")
+        self.inner.trainable = self.trainable
         self.built = True
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
@@ -608,7 +634,14 @@ class Block(layers.Layer):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         """For saving."""
-        return {**super().get_config(), "kind": self.kind, "settings": dict(self.settings)}
+        return {**super().get_config(), "kind": self.kind, "settings": _plain(self.settings)}
+
+
+def _plain(value: Any) -> Any:
+    """Keras wraps lists and mappings that a layer keeps; the blocks take them as they were given."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 OWN_LAYERS = (ChannelSlice, ChannelPad, AffineSampler, Block)

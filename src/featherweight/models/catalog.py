@@ -68,19 +68,20 @@ def explanation(row: Row) -> str:
         lines.append(f"our count and the published one: {row['note']}")
     lines += ["", *_scaling_lines(row), ""]
     if row["stages"]:
-        lines += [f"{'stage':<7} {'block':<30} {'filters':>7} {'times':>5} {'strides':>7}  settings"]
+        lines.append(f"{'stage':<7} {'block':<30} {'filters':>7} {'times':>5} {'strides':>7}  settings")
         lines += [
             f"{unit['stage']:<7} {unit['block']:<30} {unit['filters']:>7} {unit['repeats']:>5} {unit['strides']:>7}  "
             + ", ".join(f"{key} {value}" for key, value in unit["settings"].items())
             for unit in row["stages"]
         ]
+        lines.append("Of several blocks in a row the first has the strides.")
     else:
         lines.append(f"wrapped from keras.applications.{row['application']}")
     lines += ["", listing(row["variants"])]
     for variant in row["variants"]:
         if variant["file"]:
-            digest = variant["sha256"] or "no public checksum"
-            lines.append(f"weights of width {variant['width']:g}: {variant['file']} (sha256 {digest})")
+            digest = f"sha256 {variant['sha256']}" if variant["sha256"] else "no public checksum: fetch it yourself"
+            lines.append(f"weights of width {variant['width']:g}: {variant['file']} ({digest})")
     return "\n".join(lines)
 
 
@@ -121,6 +122,8 @@ def _network(net: Net) -> Row:
 
 def _stages(trunk: Trunk) -> list[Row]:
     named: list[tuple[str, Units | None]] = [("stem", trunk.stem)]
+    if trunk.stem_pool and trunk.stem is not None:
+        named.append(("pool", Units("max_pool", trunk.stem.filters, 1, 2)))
     named += [(str(number), units) for number, stage in enumerate(trunk.stages) for units in stage]
     named += [("tail", trunk.tail), ("head", trunk.head)]
     return [{"stage": name, **asdict(units)} for name, units in named if units is not None]

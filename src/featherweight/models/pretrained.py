@@ -2,9 +2,12 @@
 
 | file | of | read by |
 |---|---|---|
-| `.weights.h5`, `.h5` | `keras.applications`' networks as published, and what Keras saved of ours | `load` |
+| `.weights.h5`, `.h5` | `keras.applications`' networks as published, and `reference` networks of ours | `load` |
 | `.pth`, `.th`, `.safetensors` | our own networks, as torchvision and timm published them | `tensors`, without torch |
 | `.npz` of `LAYER/w`, `LAYER/b` | MobileNets out of a `.tflite` file, SqueezeNet 1.1 out of Caffe | numpy |
+
+A `.weights.h5` of ResNet-50, VGG-16 or EfficientNet-B0 is taken for Keras' own, which is made for another input than
+ours and is fitted to it; one that was saved of our networks of these names is not for this way.
 
 An `.npz` out of a `.tflite` file has its batch norm folded into the convolutions: here each batch norm then only
 shifts. Training such a network on batch statistics would wreck it, so `train` keeps pretrained batch norms frozen.
@@ -26,11 +29,12 @@ from featherweight import modelfile
 from featherweight.errors import ModelFileError, WeightsError
 from featherweight.modelfile import Kind
 from featherweight.models.checkpoints import CHECKPOINTS
+from featherweight.models.copying import set_layer_weights
 from featherweight.models.download import fetch
 from featherweight.models.load import load_weights_file, weight_shapes
 from featherweight.models.nets import CAFFE, NETS, Application, Net, Scaling, net_named
 from featherweight.models.tensors import read_tensors, state_dict
-from featherweight.models.zoo import LOGITS, Shape, build, reference
+from featherweight.models.zoo import LOGITS, Shape, build, keras_trunk, reference
 
 if TYPE_CHECKING:
     import keras
@@ -70,7 +74,7 @@ def build_pretrained(shape: Shape, classes: int, weights: str | None, channels: 
 
 
 def published(shape: Shape, weights: str = "imagenet") -> "keras.Model":
-    """One of our own networks whole, with its published head: RGB 0–255 → probabilities of its 1000 classes.
+    """A network whole, with its published head: RGB 0–255 → probabilities of its own classes.
 
     Raises:
         WeightsError: as `build_pretrained`; also for a network of `keras.applications` by "imagenet", which Keras
@@ -146,8 +150,10 @@ def _imagenet(shape: Shape) -> "keras.Model":
     if not isinstance(net.trunk, Application):
         return _downloaded(shape)
     try:
-        model = build(shape, 2, weights="imagenet")
+        model = keras_trunk(shape)
     except Exception as error:  # Keras turns a failed download into a bare Exception
+        if "URL fetch failure" not in str(error):
+            raise
         raise WeightsError(
             f"cannot download the ImageNet weights of {net.name} {shape.width:g} ({_one_line(error)}); connect once, "
             "or name a local file with --weights FILE, or train from nothing with --weights none"
@@ -176,7 +182,9 @@ def _from_file(shape: Shape, path: Path) -> "keras.Model":
     """The published form of the network with a file's weights."""
     net = net_named(shape.net)
     kind = _kind(path)
-    model = reference(net, shape.width, shape.size)
+    # The size of the input is the user's, but where the weights depend on it.
+    size = net.size if net.name == "vgg16" else shape.size
+    model = reference(net, shape.width, size)
     misfit = f"{path} does not fit {shape.net} of width {shape.width:g}"
     try:
         if kind in TORCH:
@@ -184,9 +192,10 @@ def _from_file(shape: Shape, path: Path) -> "keras.Model":
         elif kind == Kind.NPZ:
             _fill_from_npz(model, net, read_tensors(path))
         else:
+            model = _with_its_head(model, net, shape.width, size, path)
             load_weights_file(model, path)
             _for_our_input(model, net)
-    except (ModelFileError, WeightsError, KeyError) as error:
+    except (ModelFileError, WeightsError, KeyError, ValueError) as error:
         raise WeightsError(f"{misfit} with {net.classes} classes: {_one_line(error)}") from error
     return model
 
@@ -203,18 +212,36 @@ def _fill_folded(model: "keras.Model", arrays: Arrays) -> None:
     kernels = [array for name, array in arrays.items() if name.endswith("/w")]
     biases = [array for name, array in arrays.items() if name.endswith("/b")]
     convolutions = _convolutions(model)
-    fits = len(kernels) == len(biases) == len(convolutions) and all(
+    plain = [layer for layer in convolutions[:-1] if not layer.use_bias]
+    fits = len(kernels) == len(biases) == len(convolutions) == len(plain) + 1 == len(_batch_norms(model)) + 1 and all(
         tuple(layer.kernel.shape)[:-1] == kernel.shape[:-1] for layer, kernel in zip(convolutions, kernels, strict=True)
     )
     if not fits:
         raise WeightsError("other kernels in it")
     norms = iter(_batch_norms(model))
-    # The last is the head, which nobody needs.
+    _fill_head(convolutions[-1], kernels[-1], biases[-1])
     for layer, kernel, bias in zip(convolutions[:-1], kernels[:-1], biases[:-1], strict=True):
         layer.set_weights([kernel])
         norm = next(norms)
         channels = np.ones(len(bias), np.float32)
         norm.set_weights([channels * np.sqrt(1 + norm.epsilon), bias, 0 * channels, channels])
+
+
+def _fill_head(layer: Any, kernel: NDArray[Any], bias: NDArray[Any]) -> None:
+    """The head of 1000 classes; TensorFlow's mobile networks have one more before them, the background."""
+    classes = layer.kernel.shape[-1]
+    if kernel.shape[-1] == classes + 1:
+        kernel, bias = kernel[..., 1:], bias[1:]
+    layer.set_weights([kernel.reshape(layer.kernel.shape), bias])
+
+
+def _with_its_head(model: "keras.Model", net: Net, width: float, size: int, path: Path) -> "keras.Model":
+    """The model with a head for the file's number of classes, where that is all that differs."""
+    found = Counter(weight_shapes(path).values())
+    wanted = Counter(tuple(weight.shape) for weight in model.weights)
+    if found == wanted or not _same_but_for_head(found, wanted, net.classes):
+        return model
+    return reference(net, width, size, classes=max(shape[-1] for shape in found - wanted if len(shape) == 1))
 
 
 # --------------------------------------------------------------------------------------------- what layers mean
@@ -241,6 +268,8 @@ def _in_keras_layout(layer: Any, array: NDArray[np.float32]) -> NDArray[np.float
 
     if array.ndim == 4 and isinstance(layer, keras.layers.DepthwiseConv2D):
         channels = layer.kernel.shape[2]
+        if array.size % (channels * array.shape[2] * array.shape[3]):
+            raise WeightsError(f"a depthwise kernel {array.shape} for {channels} channels: another network")
         return array.reshape(channels, -1, *array.shape[2:]).transpose(2, 3, 0, 1)
     return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
 
@@ -287,24 +316,26 @@ def _for_our_input(model: "keras.Model", net: Net) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization) and np.any(layer.get_weights()[0]):
             mean, variance, *count = layer.get_weights()
-            layer.set_weights([mean, variance * np.array(EFFICIENTNET_DEVIATION, np.float32), *count])
-            layer.finalize_state()  # it keeps the statistics it computes with apart from its weights
+            set_layer_weights(layer, [mean, variance * np.array(EFFICIENTNET_DEVIATION, np.float32), *count])
 
 
 def _copy_trunk(source: "keras.Model", model: "keras.Model") -> None:
     """Weights by layer name, the head's left out; the first layers are fitted to other channels."""
     by_name = {_fixed_name(layer): layer for layer in source.layers if layer.weights}
     channels = model.inputs[0].shape[-1]
-    first = _convolutions(model)[0].name
     for layer in (layer for layer in model.layers if layer.weights and layer.name != LOGITS):
         arrays = by_name[_fixed_name(layer)].get_weights()
-        if channels != 3 and layer.name == first:
-            arrays[0] = _for_channels(arrays[0], channels)
-        elif channels != 3 and type(layer).__name__ == "Normalization":
-            arrays = [_spread(array, channels) for array in arrays]
-        layer.set_weights(arrays)
-        if type(layer).__name__ == "Normalization":
-            layer.finalize_state()
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if shapes != [array.shape for array in arrays]:  # it sees the picture, and that has other channels
+            if type(layer).__name__ == "Normalization":
+                arrays = [_spread(array, channels) for array in arrays]
+            elif len(shapes[0]) == 4 and shapes[0][2] == channels:
+                arrays[0] = _for_channels(arrays[0], channels)
+        if shapes != [array.shape for array in arrays]:
+            raise WeightsError(
+                f"{layer.name} has weights for 3 input channels and no way to {channels}; use 3, or --weights none"
+            )
+        set_layer_weights(layer, arrays)
 
 
 def _fixed_name(layer: Any) -> str:
@@ -337,7 +368,7 @@ def _owners_of_state(state: Arrays) -> list[tuple[str, float]]:
     for name, width in CHECKPOINTS:
         net = NETS[name]
         if count == next(row.parameters for row in net.published if row.width == width):
-            with contextlib.suppress(WeightsError):
+            with contextlib.suppress(WeightsError, ValueError):
                 import_state(reference(net, width, net.size), name, state)
                 owners.append((name, width))
     return owners

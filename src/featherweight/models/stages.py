@@ -186,7 +186,7 @@ def _inverted(filters: int, repeats: int, strides: int, expand: int, kernel: int
     return Units("inverted_residual", filters, repeats, strides, {"expand": expand, "kernel": kernel})
 
 
-# Tan et al. 2019, arXiv 1807.11626, figure 7, without squeeze-and-excitation (B1).
+# Tan et al. 2019, arXiv 1807.11626: the search's result without squeeze-and-excitation, B1 in the authors' code.
 MNASNET = Trunk(
     stem=_conv(32, 3, 2),  # 224 → 112
     stages=(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import SettingError
+from featherweight.models.copying import copy_weights
 from featherweight.models.nets import UNSCALED, Application, Net, net_named
 from featherweight.models.stages import Style, Trunk, Units
 
@@ -47,10 +48,8 @@ class Shape:
             raise SettingError(f"input size {self.size}; wanted {MIN_SIZE} to 1024 pixels")
 
 
-def build(
-    shape: Shape, classes: int, dropout: float = 0.2, weights: str | None = None, channels: int = 3
-) -> "keras.Model":
-    """A new model: scaling, trunk, pooling (`features`), dropout, a dense head (`logits`) and softmax.
+def build(shape: Shape, classes: int, dropout: float = 0.2, channels: int = 3) -> "keras.Model":
+    """A new model with random weights: scaling, trunk, pooling (`features`), dropout, a dense head (`logits`), softmax.
 
     At 32 pixels the first two strides are 1, where the network was not made for that size.
 
@@ -58,7 +57,6 @@ def build(
         shape: which network.
         classes: how many classes the head tells apart.
         dropout: the share of features dropped in training.
-        weights: "imagenet" lets Keras load its own published trunk weights; `None` leaves random ones.
         channels: of the input: 1 (grey), 3 (RGB) or 4 (RGB and one more, 0–255 too).
 
     Raises:
@@ -73,30 +71,39 @@ def build(
         inputs, x = _scaled_input(net, shape.size, channels)
         features = _own_features(net, shape, x)
     else:
-        trunk = _wrapped(net, shape, channels, weights, include_top=False)
+        trunk = _wrapped(net, shape, channels, None, include_top=False)
         inputs = trunk.inputs[0]
         features = keras.layers.GlobalAveragePooling2D(name=FEATURES)(trunk.outputs[0])
     outputs = _head(features, classes, dropout)
     return keras.Model(inputs, outputs, name=str(shape).replace(".", "_"))
 
 
-def reference(net: Net, width: float, size: int | None = None, channels: int = 3) -> "keras.Model":
-    """The network as it was published, with its own head and number of classes, and random weights.
+def keras_trunk(shape: Shape) -> "keras.Model":
+    """The trunk of a network of `keras.applications` with the weights that Keras downloads, as they are: for the input
+    that they were trained on (`pretrained` fits them to ours).
+    """
+    return _wrapped(net_named(shape.net), shape, 3, "imagenet", include_top=False)
+
+
+def reference(
+    net: Net, width: float, size: int | None = None, channels: int = 3, classes: int | None = None
+) -> "keras.Model":
+    """The network as it was published, with its own head, by default for its own classes, and random weights.
 
     It takes RGB 0–255 as `build`'s, by default of the published size. Of our own only SqueezeNet differs from
     `build`'s: its head is a convolution with a ReLU before the pooling. `keras.applications`' have their own heads.
     """
     import keras
 
-    shape = Shape(net.name, width, size or net.size)
+    shape, classes = Shape(net.name, width, size or net.size), classes or net.classes
     if isinstance(net.trunk, Application):
-        full = _wrapped(net, shape, channels, None, include_top=True)
+        full = _wrapped(net, shape, channels, None, include_top=True, classes=classes)
         return keras.Model(full.inputs[0], full.outputs[0], name=str(shape).replace(".", "_"))
     inputs, x = _scaled_input(net, shape.size, channels)
     if net.name.startswith("squeezenet"):
-        outputs = _convolution_head(_own_map(net.trunk, shape, x, small=False), net.classes)
+        outputs = _convolution_head(_own_map(net.trunk, shape, x, small=False), classes)
     else:
-        outputs = _head(_own_features(net, shape, x), net.classes, 0.2)
+        outputs = _head(_own_features(net, shape, x), classes, 0.2)
     return keras.Model(inputs, outputs, name=str(shape).replace(".", "_"))
 
 
@@ -104,13 +111,21 @@ def endpoints(net: Net, model: "keras.Model") -> dict[int, str]:
     """Stride → the layer whose output is the last of that stride in the trunk, for heads of detection and
     segmentation: of a block, not of its inside.
 
-    Strides are those of this model: one of 32 pixels has smaller ones.
+    Strides are those of this model: one of 32 pixels has smaller ones. A stride is missing where a network has no block
+    of it.
     """
-    size = model.input_shape[1]
-    found: dict[int, str] = {}
-    for name in _endpoint_layers(net, model):
-        found[2 ** round(math.log2(size / model.get_layer(name).output.shape[1]))] = name
-    return dict(sorted(found.items()))
+    small = model.input_shape[1] <= SMALL_SIZE < net.size
+    if isinstance(net.trunk, Application):
+        names = [_endpoint(model, name) for name in net.trunk.endpoints]
+        gone = 2 ** sum("strides" in settings for settings in net.trunk.small.values()) if small else 1
+        return {max(1, 2**place // gone): name for place, name in enumerate(names, 1)}
+    strides = _stage_strides(_for_small_pictures(net.trunk) if small else net.trunk)
+    last: dict[int, str] = {}
+    for layer in model.layers:
+        stage = re.match(r"stem_pool|stem|stage\d+|tail", layer.name)
+        if stage and len(layer.output.shape) == 4 and not layer.name.endswith("_pad"):
+            last[strides[stage[0]]] = layer.name
+    return last
 
 
 # --------------------------------------------------------------------------------------------------- both kinds
@@ -136,18 +151,6 @@ def _head(features: Any, classes: int, dropout: float) -> Any:
     x = keras.layers.Dropout(dropout, name="dropout")(features)
     x = keras.layers.Dense(classes, name=LOGITS)(x)
     return keras.layers.Softmax(name="probabilities")(x)
-
-
-def _endpoint_layers(net: Net, model: "keras.Model") -> list[str]:
-    """From fine to coarse."""
-    if isinstance(net.trunk, Application):
-        return [_endpoint(model, name) for name in net.trunk.endpoints]
-    last: dict[str, str] = {}  # stage → its last layer that still has a map
-    for layer in model.layers:
-        stage = re.match(r"stem_pool|stem|stage\d+|tail", layer.name)
-        if stage and len(layer.output.shape) == 4 and not layer.name.endswith("_pad"):
-            last[stage[0]] = layer.name
-    return list(last.values())
 
 
 # ------------------------------------------------------------------------------------------------ our own trunks
@@ -205,9 +208,21 @@ def _units(
     return x
 
 
-def _for_small_pictures(trunk: Trunk, strides: int = 2) -> Trunk:
-    """The same trunk with its first strides gone, so that 32 pixels end as a map of 4×4 and not of one place."""
-    left = strides
+def _stage_strides(trunk: Trunk) -> dict[str, int]:
+    """How many input pixels lie between two places behind the stem, its pooling, each stage and the tail."""
+    stride = trunk.stem.strides if trunk.stem else 1
+    found = {"stem": stride}
+    stride *= 2 if trunk.stem_pool else 1
+    found["stem_pool"] = stride
+    for number, stage in enumerate(trunk.stages):
+        stride *= math.prod(units.strides for units in stage)
+        found[f"stage{number}"] = stride
+    return {**found, "tail": stride}
+
+
+def _for_small_pictures(trunk: Trunk) -> Trunk:
+    """The same trunk with its first two strides gone, so that 32 pixels end as a map of 4×4 and not of one place."""
+    left = 2
 
     def plain(units: Units) -> Units:
         nonlocal left
@@ -225,7 +240,7 @@ def _for_small_pictures(trunk: Trunk, strides: int = 2) -> Trunk:
 
 
 def _convolution_head(x: Any, classes: int) -> Any:
-    """SqueezeNet's: dropout, a 1×1 convolution to the classes, ReLU, pooling. Iandola et al. 2016, §3.1."""
+    """SqueezeNet's: dropout, a 1×1 convolution to the classes, ReLU, pooling. Iandola et al. 2016, §3.3."""
     import keras
 
     x = keras.layers.Dropout(0.5, name="dropout")(x)
@@ -237,7 +252,9 @@ def _convolution_head(x: Any, classes: int) -> Any:
 # ----------------------------------------------------------------------------------------------- wrapped trunks
 
 
-def _wrapped(net: Net, shape: Shape, channels: int, weights: str | None, include_top: bool) -> "keras.Model":
+def _wrapped(
+    net: Net, shape: Shape, channels: int, weights: str | None, include_top: bool, classes: int = 1000
+) -> "keras.Model":
     """A network of `keras.applications` behind our scaling."""
     import keras
 
@@ -245,7 +262,8 @@ def _wrapped(net: Net, shape: Shape, channels: int, weights: str | None, include
     assert isinstance(application, Application)
     small = shape.size <= SMALL_SIZE
     _, x = _scaled_input(net, (small and application.small_from) or shape.size, channels)
-    model = _application(application, x, shape.width, weights, include_top)
+    top = {"include_top": include_top, **({"classes": classes} if include_top else {})}
+    model = _application(application, x, shape.width, weights, top)
     width = 1.0 if application.takes_width else shape.width
     if width != 1 or (small and application.small):
         model = _adapted(model, application, width, application.small if small else {}, shape.size)
@@ -265,7 +283,7 @@ def _endpoint(model: "keras.Model", name: str) -> str:
 
 
 def _application(
-    application: Application, x: Any, width: float, weights: str | None, include_top: bool
+    application: Application, x: Any, width: float, weights: str | None, top: Mapping[str, Any]
 ) -> "keras.Model":
     import keras
 
@@ -286,7 +304,7 @@ def _application(
         warnings.filterwarnings("ignore", "`input_shape` is undefined or non-square", UserWarning)
         warnings.filterwarnings("ignore", "This model usually expects 1 or 3 input channels", UserWarning)
         return functions[application.name](
-            input_tensor=x, input_shape=tuple(x.shape[1:]), include_top=include_top, weights=weights, **settings
+            input_tensor=x, input_shape=tuple(x.shape[1:]), weights=weights, **top, **settings
         )
 
 
@@ -311,5 +329,5 @@ def _adapted(
     inputs = keras.Input((size, size, model.inputs[0].shape[-1]), name="image")
     copy = keras.models.clone_model(model, input_tensors=[inputs], clone_function=changed)
     if width == 1:
-        copy.set_weights(model.get_weights())
+        copy_weights(model, copy)
     return copy
