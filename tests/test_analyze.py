@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight.analyze import analyze, count, read_graph
+from featherweight.analyze import analyze, count, memory, read_graph
 from featherweight.analyze.costs import analyze_graph, folded_totals, products
 from featherweight.analyze.folding import folded
 from featherweight.analyze.geometry import fields
@@ -397,6 +397,63 @@ def test_element_wise_functions_and_views_take_no_memory_of_their_own() -> None:
     twice = {"a": ("x",), "b": ("a",), "c": ("a", "b")}
     assert peak_memory(graph_of(twice, sizes, {"b": "relu"})).file_bytes == 4 * 30
     assert peak_memory(graph_of({"a": ("x",)}, {"x": 10, "a": 10}, {"a": "relu"})).file_bytes == 4 * 20
+
+
+def test_a_chain_has_one_order_and_a_pad_is_in_its_peak() -> None:
+    chain = graph_of({"p": ("x",), "c": ("p",)}, {"x": 100, "p": 120, "c": 10}, {"p": "pad"})
+    peak = peak_memory(chain)
+    assert (peak.only_order, peak.exact, peak.file_bytes, peak.best_bytes) == (True, True, 4 * 220, 4 * 220)
+    assert "there is only one order" in text([View(analyze_graph(chain))], "stage")
+    branched = graph_of({"a": ("x",), "b": ("x",), "c": ("a", "b")}, {"x": 10, "a": 10, "b": 10, "c": 10})
+    assert not peak_memory(branched).only_order
+    assert "no other order needs less" in text([View(analyze_graph(branched))], "stage")
+
+
+def test_of_many_operators_no_order_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    edges: dict[str, tuple[str, ...]] = {f"b{n}": ("x",) for n in range(60)}
+    edges["y"] = tuple(edges)
+    sizes = {"x": 1, "y": 1} | {f"b{n}": 5 + n for n in range(60)}
+    monkeypatch.setattr(memory, "MAX_STEPS", 100)
+    few = peak_memory(graph_of(edges, sizes))
+    assert few.bound_bytes <= few.best_bytes == few.file_bytes
+    monkeypatch.setattr(memory, "MAX_OPERATORS", 10)
+    assert peak_memory(graph_of(edges, sizes)).best_bytes == few.file_bytes
+
+
+def test_an_unknown_activation_is_named() -> None:
+    x = keras.Input((8,))
+    y = L.Dense(4, activation=keras.activations.squareplus)(x)
+    y = L.Activation(keras.activations.celu)(L.Activation(keras.activations.squareplus)(y))
+    analysis = analyze(keras.Model(x, L.Activation("log_softmax")(y)))
+    assert analysis.unknown == (("activation squareplus", 2),)
+
+
+def test_a_size_that_is_too_small_is_one_line() -> None:
+    x = keras.Input((None, None, 3))
+    model = keras.Model(x, L.Conv2D(4, 3)(x), name="open")
+    with pytest.raises(SettingError, match=r"open cannot be built for 1×1: .*; wanted a larger size"):
+        analyze(model, 1)
+
+
+def test_shares_add_up_operator_by_operator() -> None:
+    x = keras.Input((8, 8, 3))
+    analysis = analyze(keras.Model(x, L.Conv2D(4, 3, activation="relu")(x)))
+    assert [row.share for row in analysis.rows] == [1.0, 0.0]
+    assert "share of MACs" in text([View(analysis)], "operator")
+    assert analysis.as_dict()["rows"][0]["share"] == 1.0
+    without = analyze(keras.Model(x, L.ReLU()(x)))
+    assert [row.share for row in without.rows] == [1.0]
+    assert "share of FLOPs" in text([View(without)], "operator")
+
+
+def test_a_slip_in_a_name_is_answered_without_keras() -> None:
+    code = (
+        "import sys\nfrom featherweight.analyze import analyze\n"
+        "try: analyze('mobilnet')\nexcept Exception as error: print(error, 'keras' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("mobilnet is no file and no network of the zoo")
+    assert said.endswith("False\n")
 
 
 def test_a_search_that_is_given_up_says_so() -> None:

@@ -1,5 +1,6 @@
 """The ONNX and LiteRT readers: what they count, and that no damaged file gives more than one line."""
 
+import contextlib
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from featherweight.analyze import analyze, litert_reader, onnx_file, read_graph
 from featherweight.analyze.costs import analyze_graph, folded_totals, products
 from featherweight.analyze.litert_reader import read_litert
 from featherweight.analyze.onnx_reader import read_onnx
+from featherweight.analyze.onnx_wire import TooMuch, WireError, count_nodes
 from featherweight.artifact import Step, write_artifact
 from featherweight.device import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
 from featherweight.errors import ArtifactError, FeatherweightError, SettingError
@@ -85,6 +87,16 @@ NODES = [
     ("r = Constant <value = float[4] {1.0, 1.0, 2.0, 2.0}> ()\n y = Resize <mode=\"nearest\"> (x, , r)", "",
      "1,4,16,16", (0, 0, 0)),
     ("y = DepthToSpace <blocksize=2> (x)", "", "1,1,16,16", (0, 0, 0)),
+    ("y = MatMul (k, x)", weights(k=(5, 8)), "1,4,5,8", (4 * 5 * 8 * 8, 0, 40)),
+    ("y = MatMul (x, k)", weights(k=(4, 8, 5)), "1,4,8,5", (4 * 8 * 5 * 8, 0, 160)),
+    ("f = Flatten (x)\n t = Transpose <perm=[1,0]> (f)\n y = Gemm <transA=1> (t, w)", weights(w=(256, 5)), "1,5",
+     (256 * 5, 0, 256 * 5)),
+    ("f = Flatten (x)\n t = Transpose <perm=[1,0]> (f)\n y = Gemm (k, t)", weights(k=(3, 256)), "3,1",
+     (256 * 3, 0, 256 * 3)),
+    ("f = Flatten (x)\n t = Transpose <perm=[1,0]> (f)\n y = Gemm <transA=1> (k, t)", weights(k=(256, 3)), "3,1",
+     (256 * 3, 0, 256 * 3)),
+    ("y = Celu (x)", "", "1,4,8,8", (0, 4 * 256, 0)),
+    ("y = LogSoftmax (x)", "", "1,4,8,8", (0, 5 * 256, 0)),
 ]  # fmt: skip
 
 
@@ -100,6 +112,99 @@ def test_an_onnx_operator_costs_what_arithmetic_says(
     assert analysis.trainable in (None, 0)
     assert analysis.sha256 is not None
     assert analysis.file_bytes == path.stat().st_size
+
+
+def test_what_graphs_within_read_and_bring_is_kept(tmp_path: Path) -> None:
+    net = (
+        "g (float[1,4,8,8] x, bool[1] q) => (float[1,4,6,6] y)\n"
+        + weights(w=(4, 4, 3, 3), v=(4, 4, 1, 1))
+        + "{ c = Conv <kernel_shape=[3,3]> (x, w)\n y = If (q) <"
+        "then_branch = a () => (float[1,4,6,6] r) { r = Relu (c) }, "
+        "else_branch = b () => (float[1,4,6,6] s) <float[4] own = {0, 0, 0, 0}>"
+        "{ t = Conv <kernel_shape=[1,1]> (c, v)\n s = Mul (t, own) }> }"
+    )
+    analysis = analyze(write(tmp_path, net))
+    assert [row.kind for row in analysis.rows] == ["convolution", "unknown"]
+    assert (analysis.macs, analysis.at_least) == (36 * 36 * 4, True)
+    assert analysis.parameters == 4 * 4 * 9 + 4 * 4 + 4
+    assert analysis.notes == ()
+
+
+def test_pytorchs_layers_are_named_by_their_modules(tmp_path: Path) -> None:
+    nodes = "\n".join(f"t{number + 1} = Conv <kernel_shape=[1,1]> (t{number}, w)" for number in range(5))
+    net = f"g (float[1,4,8,8] t0) => (float[1,4,8,8] t5)\n{weights(w=(4, 4, 1, 1))} {{ {nodes} }}"
+    model = onnx.parser.parse_model(HEADER + net)
+    for node, name in zip(model.graph.node, ("stem", "0/conv1", "0/conv2", "1/conv1", "1/conv2"), strict=True):
+        node.name = "/stem/Conv" if name == "stem" else f"/layer1/layer1.{name}/Conv"
+    (tmp_path / "torch.onnx").write_bytes(model.SerializeToString())
+    wanted = ["stem", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv1", "layer1.1.conv2"]
+    assert [layer.name for layer in analyze(tmp_path / "torch.onnx").layers] == wanted
+
+
+def test_strides_that_no_picture_has_are_one_line(tmp_path: Path) -> None:
+    pools = [f"t{n} = MaxPool <kernel_shape=[1,1], strides=[65536,65536]> (t{n - 1})" for n in range(1, 4)]
+    net = "g (float[1,4,8,8] t0) => (float[1,4,1,1] t3) { " + "\n".join(pools) + " }"
+    with pytest.raises(ArtifactError, match="the strides up to 't3' multiply to more than any picture"):
+        analyze(write(tmp_path, net))
+
+
+def test_a_pair_is_compared_at_what_it_gives(tmp_path: Path) -> None:
+    net = (
+        "g (float[1,4,8,8] x) => (float[1,6,4,4] y)\n"
+        + weights(d=(4, 1, 3, 3), p=(6, 4, 1, 1))
+        + "{ t = Conv <kernel_shape=[3,3], pads=[1,1,1,1], group=4> (x, d)\n"
+        "y = Conv <kernel_shape=[1,1], strides=[2,2]> (t, p) }"
+    )
+    (pair,) = analyze(write(tmp_path, net)).standard.pairs
+    assert pair.macs == 64 * 9 * 4 + 16 * 4 * 6
+    assert pair.standard_macs == 16 * 9 * 4 * 6
+    nothing = (
+        "z = Constant <value = int64[1] {0}> ()\n a = Constant <value = int64[1] {2}> ()\n e = Slice (x, z, z, a)\n"
+    )
+    empty = net.replace("{ t =", "{ " + nothing + " t =").replace("(x, d)", "(e, d)").replace("[1,6,4,4]", "[1,6,0,4]")
+    assert analyze(write(tmp_path, empty, name="empty.onnx")).standard.pairs == ()
+
+
+def test_a_dense_layer_at_each_place_keeps_the_places(tmp_path: Path) -> None:
+    net = (
+        "g (float[1,4,8,8] x) => (float[1,4,6,6] y)\n"
+        + weights(k=(4, 4), w=(4, 4, 3, 3))
+        + "{ t = Transpose <perm=[0,2,3,1]> (x)\n m = MatMul (t, k)\n u = Transpose <perm=[0,3,1,2]> (m)\n"
+        "y = Conv <kernel_shape=[3,3]> (u, w) }"
+    )
+    assert [row.field for row in analyze(write(tmp_path, net)).rows] == [(1, 1), (1, 1), (1, 1), (3, 3)]
+
+
+def test_empty_operators_are_counted_before_they_are_built(tmp_path: Path) -> None:
+    graph = b"\x0a\x00" * 100_000  # operators of no length
+    length = bytes([len(graph) & 127 | 128, len(graph) >> 7 & 127 | 128, len(graph) >> 14])
+    (tmp_path / "many.onnx").write_bytes(b"\x08\x08\x42\x04\x0a\x00\x10\x0f\x3a" + length + graph)
+    with pytest.raises(ArtifactError, match="has over 20,000 operators"):
+        analyze(tmp_path / "many.onnx")
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_are_counted_or_refused(data: bytes) -> None:
+    with contextlib.suppress(WireError, TooMuch):
+        assert 0 <= count_nodes(data, 5, 40) <= 5
+
+
+def test_calls_that_double_are_not_followed(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 15, "my" : 1]>\n'
+        "g (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = my.F0 (x) }"
+    )
+    for number in range(60):
+        function = model.functions.add(domain="my", name=f"F{number}", input=["a"], output=["c"])
+        function.opset_import.extend(model.opset_import)
+        for source, target in (("a", "b"), ("b", "c")):
+            function.node.add(domain="my", op_type=f"F{number + 1}", input=[source], output=[target])
+    last = model.functions.add(domain="my", name="F60", input=["a"], output=["c"])
+    last.node.add(op_type="Relu", input=["a"], output=["c"])
+    (tmp_path / "calls.onnx").write_bytes(model.SerializeToString())
+    start = time.monotonic()
+    assert analyze(tmp_path / "calls.onnx").unknown == (("my.F0", 1),)
+    assert time.monotonic() - start < 20
 
 
 def test_pictures_are_written_height_width_channels(tmp_path: Path) -> None:
@@ -276,7 +381,49 @@ def _transposed_groups(model: Any) -> None:
 def _short_payload(model: Any) -> None:
     model.graph.node[1].op_type = "Clip"
     model.graph.node[1].input.append("low")
-    model.graph.initializer.add(name="low", data_type=1, raw_data=b"\0")
+    model.graph.initializer.add(name="low", data_type=1, raw_data=bytes(5))  # a float and a bit
+
+
+def _cut_off(model: Any) -> None:
+    model.graph.initializer.add(name="v", data_type=1, dims=[1000, 4], raw_data=bytes(8))
+
+
+def _cut_off_numbers(model: Any) -> None:
+    model.graph.initializer[0].dims[0] = 1000
+
+
+def _cut_off_within(model: Any) -> None:
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], ["k"]))
+    inner = model.graph.node[0].attribute.add(name="body", type=5).g
+    constant = inner.node.add(op_type="Constant", output=["deep"]).attribute.add(name="value", type=4)
+    constant.t.MergeFrom(onnx.TensorProto(name="deep", data_type=22, dims=[9], raw_data=bytes(4)))
+
+
+def _external_constant(model: Any) -> None:
+    value = model.graph.node[0].attribute.add(name="value", type=4).t
+    value.MergeFrom(onnx.TensorProto(name="k", data_type=1, data_location=1))
+
+
+def _external_sparse(model: Any) -> None:
+    sparse = model.graph.sparse_initializer.add()
+    sparse.values.MergeFrom(onnx.TensorProto(name="s", data_type=1))
+    sparse.values.external_data.add(key="location", value="secret")
+
+
+def _no_operator_set(model: Any) -> None:
+    model.ClearField("opset_import")
+
+
+def _unknown_type(model: Any) -> None:
+    model.graph.initializer[0].data_type = 99
+
+
+def _made_twice(model: Any) -> None:
+    model.graph.node[1].output[0] = "x"
+
+
+def _no_filters(model: Any) -> None:
+    model.graph.initializer[0].dims[0] = 0
 
 
 def _unmatched(model: Any) -> None:
@@ -298,6 +445,15 @@ DAMAGED = [
     (_standing_window, r"has a window of \[0, 1\]"),
     (_transposed_groups, "has 3 groups for 4 channels"),
     (_short_payload, "is damaged: the constant 'low'"),
+    (_cut_off, "was cut off: 'v' of the shape .* has 8 bytes, wanted 16,000"),
+    (_cut_off_numbers, "was cut off: 'w' of the shape .* has 16 numbers, wanted 4,000"),
+    (_cut_off_within, "was cut off: 'deep' of the shape .* has 4 bytes, wanted 5"),
+    (_external_constant, "keeps its weights in other files"),
+    (_external_sparse, "keeps its weights in other files"),
+    (_no_operator_set, "was cut off: it does not say which operator set"),
+    (_unknown_type, "'w' is of the type 99"),
+    (_made_twice, "Relu makes 'x', which is there already"),
+    (_no_filters, "is damaged: the kernel of .* has the shape|shapes do not fit"),
     (_unmatched, "with a kernel for 2 channels"),
 ]
 
@@ -328,7 +484,8 @@ def test_names_that_are_no_text_are_one_line(name: str, tmp_path: Path) -> None:
 def test_caps_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, GOOD)
     for name, value, message in (
-        ("MAX_NODES", 1, "has 2 operators"),
+        ("MAX_NODES", 1, "has over 1 operators"),
+        ("MAX_FIELDS", 20, "has over 20 fields"),
         ("MAX_FILE_BYTES", 10, "at most 10"),
         ("MAX_TENSOR_BYTES", 100, "too large to be real"),
     ):
@@ -347,7 +504,7 @@ def test_graphs_within_graphs_are_counted_to_the_cap(tmp_path: Path) -> None:
             graph = attribute.g
             graph.node.add(op_type="Relu", input=["x"], output=["z"])
 
-    with pytest.raises(ArtifactError, match="9 graphs deep; at most 100000 and 8"):
+    with pytest.raises(ArtifactError, match="9 graphs deep; at most 20000 and 8"):
         read_onnx(edited(tmp_path, nest))
 
 
@@ -480,7 +637,8 @@ def read_damaged(kind: str, data: bytes, path: Path) -> str | None:
 @pytest.mark.parametrize("kind", ["onnx", "litert"])
 def test_a_truncated_file_is_one_line(kind: str, files: dict[str, Path], tmp_path: Path, limits: None) -> None:
     data = files[kind].read_bytes()
-    for end in range(0, len(data), max(1, len(data) // 40)):
+    # In its last bytes an ONNX file names its operator sets; without the second of them it is whole.
+    for end in range(0, len(data) - 64, max(1, len(data) // 40)):
         message = read_damaged(kind, data[:end], tmp_path / "cut")
         assert message is not None or kind == "litert", end  # weights of LiteRT may stand at the end, unread
     with pytest.raises(FeatherweightError):
@@ -519,7 +677,7 @@ def shared_parts(tensors: int, sizes: int, buffers: int = 1) -> bytes:
 
     By hand: a table is (offset back to its list of fields), then fields; offsets lead forward from where they stand.
     """
-    fields = struct.pack("<HHHH", 8, 8, 4, 4) + struct.pack(
+    fields = struct.pack("<HHHH", 6, 8, 4, 0) + struct.pack(
         "<HHHHHHH", 14, 12, 0, 0, 4, 0, 8
     )  # tensor at 8, model at 16
     head = b"\0\0\0\0TFL3" + fields + b"\0\0"
@@ -607,6 +765,14 @@ def _drop_inputs(code: int) -> Callable[[Any], None]:
     return change
 
 
+def _run_twice(model: Any) -> None:
+    model.subgraphs[0].operators.append(operator_of(model, CONVOLUTION))
+
+
+def _far_buffer(model: Any) -> None:
+    model.buffers[-1].offset, model.buffers[-1].size = 2**40, 4
+
+
 DAMAGED_LITERT = [
     (_keep_no_operators, "has no operators"),
     (_keep_no_graph, "holds no graph"),
@@ -621,6 +787,9 @@ DAMAGED_LITERT = [
     (_tensor(CONVOLUTION, 1, [8, 3]), r"a kernel has the shape \[8, 3\]; wanted 4 axes"),
     (_tensor(CONVOLUTION, 0, [24, 60]), r"reads the shape \[24, 60\]; wanted 4 axes"),
     (_tensor(CONVOLUTION, 0, [2**15, 2**15, 2**15, 3]), "would have the shape"),
+    (_tensor(CONVOLUTION, 1, [1000, 3, 3, 3]), "has .* bytes, wanted 108,000"),
+    (_run_twice, "CONV_2D makes tensor .*, which is there already"),
+    (_far_buffer, "a buffer ends at byte"),
 ]
 
 
@@ -646,8 +815,31 @@ def test_what_litert_files_leave_open_or_add_is_said(files: dict[str, Path], tmp
     assert analysis.inputs[0].shape == (1, 24, 20, 3)
 
 
+def test_a_dense_layer_flattens_what_it_reads(files: dict[str, Path], tmp_path: Path) -> None:
+    def unflatten(model: Any) -> None:
+        tensor = model.subgraphs[0].tensors[operator_of(model, DENSE).inputs[0]]
+        tensor.shape = [1, *tensor.shape[1:], 1, 1]
+
+    changed = rebuilt(files["litert"], unflatten, tmp_path / "changed.tflite")
+    assert analyze(changed).macs == analyze(files["litert"]).macs
+
+
+def test_a_litert_file_has_its_size(files: dict[str, Path]) -> None:
+    size = analyze(files["litert"]).inputs[0].shape[1:3]
+    assert analyze(files["litert"], (size[0], size[1])).inputs[0].shape[1:3] == size
+    with pytest.raises(SettingError, match="which is fixed; leave --input-size out"):
+        analyze(files["litert"], 7)
+
+
+def test_files_without_a_network_get_advice_that_fits(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(FeatherweightError, match=r"no model file: .*; wanted an .onnx, .* with a network"):
+        analyze(tmp_path / "notes.txt")
+
+
 def test_caps_of_litert_files_hold(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value, message in (("MAX_FILE_BYTES", 9, "at most 9"), ("MAX_OPERATORS", 2, "at most 2 are read")):
+    caps = (("MAX_FILE_BYTES", 9, "at most 9"), ("MAX_OPERATORS", 2, "at most 2"), ("MAX_LIST", 1, "at most 1 are"))
+    for name, value, message in caps:
         with monkeypatch.context() as patch:
             patch.setattr(litert_reader, name, value)
             with pytest.raises(ArtifactError, match=message):

@@ -4,6 +4,7 @@ import csv
 import html.parser
 import io
 import json
+import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,18 +12,20 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnx.parser
 import pytest
 
 from featherweight.analyze import analyze, roofline, timing
 from featherweight.analyze.page import page
 from featherweight.analyze.roofline import Machine, child_main, this_machine
 from featherweight.analyze.timing import Profile, attribute, read_profile, timed
-from featherweight.analyze.views import View, text, to_csv
+from featherweight.analyze.views import View, show_bytes, show_count, text, to_csv
 from featherweight.cli import main
 from featherweight.device import available_cores, this_device
 from featherweight.errors import MeasureError, SettingError
 from featherweight.export import _litert, _onnx
 from featherweight.record import append_record
+from featherweight.runtimes.ort import _filled
 from tests.make import make_record
 
 L = keras.layers
@@ -66,7 +69,7 @@ def test_the_verb_prints_every_layer_and_the_totals(exported: Path, capsys: pyte
     assert status == 0
     assert f"({macs:,})" in out
     assert "16×16×3 → 4" in out
-    for name in ("wide", "narrow", "stride 2", "head", "total", "endpoint", "as standard"):
+    for name in ("wide", "narrow", "stride 2", "head", "total", "last operator at this stride", "as standard"):
         assert name in out
     assert "Counts do not rank light models" in out
     assert f"1/N + 1/k² = {1 / 16 + 1 / 9:.3f}" in out
@@ -195,11 +198,57 @@ def test_the_page_is_written_and_replaces_only_pages(
         status, _, _ = run(capsys, "analyze", exported, "--output", place)
         assert status == 0
     assert place.read_text().startswith("<!doctype html>")
-    (tmp_path / "mine.txt").write_text("mine")
-    status, _, err = run(capsys, "analyze", exported, "--output", tmp_path / "mine.txt")
+    (tmp_path / "empty.html").touch()
+    assert run(capsys, "analyze", exported, "--output", tmp_path / "empty.html")[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--csv", "--output"])
+@pytest.mark.parametrize("content", ["mine", "<!doctype html><title>my own page</title>", "model,number\n1,2\n"])
+def test_what_is_the_users_is_never_overwritten(
+    option: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "mine"
+    place.write_text(content)
+    status, _, err = run(capsys, "analyze", tmp_path / "absent.onnx", option, place)
     assert status == 2
-    assert "nothing is overwritten" in err
-    assert (tmp_path / "mine.txt").read_text() == "mine"
+    assert "nothing is overwritten" in err  # and not that the model is absent: the place is looked at first
+    assert place.read_text() == content
+
+
+def test_pipes_links_and_folders_are_no_places_for_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name in ("pipe", "link", "dangling", "."):
+        status, _, err = run(capsys, "analyze", "absent.onnx", "--csv", tmp_path / name)
+        assert (status, "no regular file" in err) == (2, True)
+    assert "make its folder" in run(capsys, "analyze", "absent.onnx", "--output", tmp_path / "a" / "b.html")[2]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_table_and_page_want_two_places(exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = tmp_path / "both"
+    status, _, err = run(capsys, "analyze", exported, "--csv", both, "--output", tmp_path / "." / "both")
+    assert (status, "wanted two files" in err, both.exists()) == (2, True, False)
+
+
+def test_whole_numbers_are_written_whole() -> None:
+    assert (show_count(4), show_count(999), show_count(1500), show_count(None)) == ("4", "999", "1.50 k", "unknown")
+    assert (show_bytes(16), show_bytes(1500), show_bytes(None)) == ("16 B", "1.50 kB", "–")
+
+
+def test_threads_are_checked_first(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run(capsys, "analyze", "absent.onnx", "--threads", "9999")
+    assert (status, "9999 threads; wanted 1 to" in err) == (2, True)
+
+
+def test_an_error_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = '<ir_version: 8, opset_import: ["" : 15]>\n'
+    model = onnx.parser.parse_model(header + "net (float[1,4] x) => (float[1,4] y) { y = Relu (absent) }")
+    model.graph.node[0].op_type = "\x1b]0;title\x07\x1b[31mRelu"
+    (tmp_path / "steers.onnx").write_bytes(model.SerializeToString())
+    status, _, err = run(capsys, "analyze", tmp_path / "steers.onnx")
+    assert (status, "\x1b" in err, "\\x1b" in err) == (2, False, True)
 
 
 # -------------------------------------------------------------------------------------------------- roofline
@@ -229,11 +278,31 @@ def test_a_layer_is_bound_by_what_takes_longer(model: keras.Model) -> None:
     assert MACHINE.bytes_per_second(2**30) == 1e10
 
 
-def test_a_model_of_another_type_has_no_roof(model: keras.Model) -> None:
+def test_a_model_of_another_type_has_the_bound_of_its_bytes(model: keras.Model) -> None:
     analysis = analyze(model)
     int8 = replace(analysis, rows=tuple(replace(row, dtype="int8") for row in analysis.rows))
-    with pytest.raises(SettingError, match="computes in int8; the roof that is measured is float32's"):
-        roofline.roofline(int8, MACHINE)
+    slow = replace(MACHINE, flops_per_second=1.0)  # float32's arithmetic must not matter
+    found = roofline.roofline(int8, slow)
+    moved = {row.name: row.traffic_bytes for row in int8.rows if found.rows[row.name].bound_by == "memory"}
+    assert {"stem", "wide", "narrow", "features", "head"} <= set(moved)
+    assert found.least_us == pytest.approx(sum(1e6 * size / slow.bytes_per_second(size) for size in moved.values()))
+    assert "it computes in int8" in "\n".join(found.lines())
+    assert not roofline.roofline(analysis, slow).notes
+
+
+def test_only_what_follows_a_product_or_a_joining_is_fused() -> None:
+    x = keras.Input((8, 8, 4))
+    y = L.ReLU(name="alone")(x)
+    y = L.ReLU(name="after")(L.BatchNormalization(name="norm")(L.Conv2D(4, 3, padding="same", name="conv")(y)))
+    y = L.ReLU(name="joined")(L.Add(name="add")([x, y]))
+    y = L.ReLU(name="pooled")(L.MaxPooling2D(name="pool")(y))
+    found = roofline.roofline(analyze(keras.Model(x, L.Flatten(name="flat")(y))), MACHINE)
+    bound = {name: timed.bound_by for name, timed in found.rows.items()}
+    assert {name for name, by in bound.items() if by == "fused"} == {"norm", "after", "joined"}
+    assert (bound["alone"], bound["pooled"], bound["add"], bound["flat"]) == ("memory", "memory", "memory", "nothing")
+    assert found.rows["after"].least_us == pytest.approx(1e6 * 256 / 1e11)
+    only = found.group(["flat"])
+    assert only is not None and only.bound_by == "nothing"
 
 
 def test_the_roof_is_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,6 +402,35 @@ def test_the_profile_adds_up_to_a_run(exported: Path, roof: Machine) -> None:
     assert products <= set(times)  # every convolution and dense layer has its time, also fused ones
 
 
+def test_a_profile_of_open_sizes_is_of_what_was_analysed(tmp_path: Path, roof: Machine) -> None:
+    zeros = ", ".join(["0"] * 64 * 3 * 9)
+    net = (
+        '<ir_version: 8, opset_import: ["" : 15]>\n'
+        f"net (float[N,3,H,W] x) => (float[N,64,H,W] y) <float[64,3,3,3] w = {{{zeros}}}>"
+        "{ y = Conv <kernel_shape=[3,3], pads=[1,1,1,1]> (x, w) }"
+    )
+    (tmp_path / "open.onnx").write_bytes(onnx.parser.parse_model(net).SerializeToString())
+    found = {side: timed(analyze(tmp_path / "open.onnx", side), 1, profile=True).roofline for side in (8, 256)}
+    times = {side: each.measured_us or 0.0 for side, each in found.items() if each is not None}
+    assert times[256] > 10 * times[8] > 0  # a thousand times the work
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "wanted"),
+    [
+        (["N", 3, "H", "W"], (1, 5, 7, 3), [1, 3, 5, 7]),
+        (["N", "H", "W", 3], (1, 5, 7, 3), [1, 5, 7, 3]),
+        ([None, 3, 8, 8], (1, 8, 8, 3), [1, 3, 8, 8]),
+        ([1, 10], (1, 10), [1, 10]),
+        (["N", 4], (), [1, 4]),
+    ],
+)
+def test_open_sizes_of_a_profile_are_the_analysed_ones(
+    own: list[Any], given: tuple[int, ...], wanted: list[int]
+) -> None:
+    assert _filled(own, given) == wanted
+
+
 def test_formats_without_a_profiler_say_so(exported: Path, model: keras.Model, roof: Machine) -> None:
     for source, reason in ((exported.with_suffix(".tflite"), "LiteRT's Python API"), (model, "only a runtime")):
         view = timed(analyze(source), 1, profile=True)
@@ -344,7 +442,7 @@ def test_formats_without_a_profiler_say_so(exported: Path, model: keras.Model, r
 def test_profiling_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"\x08\x08nothing")
     with pytest.raises(MeasureError, match="onnxruntime cannot load"):
-        timing.take_profile(tmp_path / "bad.onnx", 1)
+        timing.take_profile(tmp_path / "bad.onnx", 1, {})
 
 
 def test_a_profiling_process_that_hangs_or_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,11 +451,11 @@ def test_a_profiling_process_that_hangs_or_dies_is_one_line(monkeypatch: pytest.
 
     monkeypatch.setattr(subprocess, "run", hangs)
     with pytest.raises(MeasureError, match="took over 600 s"):
-        timing.take_profile(Path("x.onnx"), 1)
+        timing.take_profile(Path("x.onnx"), 1, {})
     died = subprocess.CompletedProcess([], -11, b"", b"one\nSegmentation fault\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: died)
     with pytest.raises(MeasureError, match="died: Segmentation fault; the file may be damaged"):
-        timing.take_profile(Path("x.onnx"), 1)
+        timing.take_profile(Path("x.onnx"), 1, {})
 
 
 def test_fused_events_belong_to_the_convolution(model: keras.Model) -> None:

@@ -166,11 +166,16 @@ def test_a_file_of_something_else_is_never_appended_to(
 
 def test_ctrl_c_keeps_finished_records_and_exits_130(trained: Trained, tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
-    kinds = [str(trained.artifacts[kind].path) for kind in ("onnx-int8", "litert-int8", "onnx-float32")]
+    kinds = [str(trained.artifacts[kind].path) for kind in ("onnx-int8", "litert-int8", "onnx-float32")] * 4
     command = [sys.executable, "-m", "featherweight.cli", "measure", *kinds, "--threads", "1", "--min-seconds", "3"]
-    process = subprocess.Popen(
-        [*command, "--output", str(records)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
+    # A shell starts what runs in the background deaf to SIGINT, and children inherit that; a handler they do not.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, "--output", str(records)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not records.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -273,7 +273,13 @@ def test_json_within_limits_is_parsed() -> None:
 
 
 def test_one_line_is_one_short_printable_line() -> None:
-    assert modelfile.one_line("a\n\x1b[31mb\t c" + "d" * 300) == ("a ?[31mb c" + "d" * 300)[:199] + "…"
+    assert modelfile.one_line("a\n\x1b[31mb\t c" + "d" * 300) == (r"a \x1b[31mb c" + "d" * 300)[:199] + "…"
+
+
+def test_what_is_not_printable_is_escaped_and_the_rest_stays() -> None:
+    assert modelfile.printable("naïve  名 a\\b") == "naïve  名 a\\b"
+    assert modelfile.printable("a\n\ud800\u202e\0b") == r"a\n\ud800\u202e\x00b"
+    assert str(modelfile.failure("two\nlines", "bad\nend", "refused")) == r"two\nlines: bad end; refused"
 
 
 def test_the_budget_is_a_quarter_of_free_memory_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

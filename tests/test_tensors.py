@@ -243,6 +243,11 @@ def nested_dicts(levels: int) -> bytes:
     return b"}" + b"".join(step for _ in range(levels))
 
 
+MANY = b"".join(number(key) + b"N" for key in range(150_000))
+PAIRS = b"".join(number(key) + b"N\x86" for key in range(120_000))
+ALIKE = b"".join(number(key * (2**61 - 1)) + b"N" for key in range(1, 120_000))
+
+
 def hostile_pickles(marker: Path) -> dict[str, tuple[bytes, str]]:
     touch = text(f"touch {marker}")
     return {
@@ -294,6 +299,25 @@ def hostile_pickles(marker: Path) -> dict[str, tuple[bytes, str]]:
         ),
         "a tensor of too little": (call(name("torch._utils", "_rebuild_tensor_v2"), number(1)), "damaged"),
         "an odd ordered dictionary": (call(name("collections", "OrderedDict"), text("x")), "not plain"),
+        "one list for thousands": (
+            b"](" + PAIRS + b"eq\x00" + name("collections", "OrderedDict") + b"q\x01" + b"h\x01h\x00\x85R" * 3000,
+            "an ordered dictionary that is not plain",
+        ),
+        "numbers that hash alike": (b"}(" + ALIKE + b"u", "a name is the number 2305843009213693951"),
+        "a name below zero": (b"}" + number(-1) + b"Ns", "a name is the number -1"),
+        "long names over many": (
+            b"}" + text("a" * 2**20) + b"}(" + MANY[: 19_000 * 6] + b"us",
+            "a name of 1,048,576 characters",
+        ),
+        "many names": (
+            b"}" + text("a") + b"}(" + MANY + b"us",
+            "too many or too deeply",
+        ),
+        "many names at once": (
+            b"}(" + MANY + b"u",
+            "a dictionary of 150,000 values",
+        ),
+        "a name that is no text": (b"}X\x03\x00\x00\x00\xed\xa0\x80Ns", r"the name \ud800, which"),
         "complex numbers": (name("torch", "ComplexFloatStorage"), "'torch.ComplexFloatStorage'"),
     }  # fmt: skip
 
@@ -317,6 +341,27 @@ def test_hostile_pickles_run_nothing_and_are_named(tmp_path: Path, case: str, le
     assert time.monotonic() - start < 8
 
 
+def test_addresses_as_names(tmp_path: Path) -> None:
+    """Old optimizers' states; and the largest whole number that is taken."""
+    value = ordered(("w", tensor(storage("0", 12), (3, 4)))) + text("state") + b"}(" + number(2**48 - 1) + b"}us"
+    assert list(read_tensors(small_zip(tmp_path / "a.pth", value))) == ["w"]
+    with pytest.raises(ModelFileError, match="a name is the number 281474976710656"):
+        read_tensors(small_zip(tmp_path / "a.pth", value.replace(number(2**48 - 1), number(2**48))))
+
+
+@pytest.mark.parametrize("shape", [(2**59, 0), (2**40, 2**19, 0)])
+def test_large_shapes_of_nothing(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """The largest that NumPy can make; twice that is refused."""
+    assert torchpickle.is_shape(shape) == (max(shape) < 2**48)
+    assert not torchpickle.is_shape((2, *shape))
+    if torchpickle.is_shape(shape):
+        value = ordered(("w", tensor(storage("0", 12, "DoubleStorage"), shape, (1,) * len(shape))))
+        path = hostile.torch_zip(tmp_path / "a.pth", value, {"0": bytes(96)})
+        assert read_tensors(path)["w"].shape == shape
+        header = {"w": {"dtype": "F64", "shape": shape, "data_offsets": [0, 0]}}
+        assert read_tensors(hostile.safetensors(path, json.dumps(header).encode(), b""))["w"].shape == shape
+
+
 # --- sizes that are not there ----------
 
 SIZES = {
@@ -331,6 +376,7 @@ SIZES = {
     "a negative stride": (tensor(storage("0", 12), (2,), (-1,)), "without a proper"),
     "an absurd size": (tensor(storage("0", 12), (2**60,), (1,)), "without a proper"),
     "strides lacking": (tensor(storage("0", 12), (3, 4), (1,)), "without a proper"),
+    "an absurd size of nothing": (tensor(storage("0", 12), (2**30, 2**30, 0), (1, 1, 1)), "without a proper"),
     "17 axes": (tensor(storage("0", 12), (1,) * 17), "without a proper"),
     "an absent storage": (tensor(storage("9", 12), (3, 4)), "no storage in the file|belongs to no tensor"),
 }
@@ -408,6 +454,7 @@ def test_what_torch_files_must_be(tmp_path: Path) -> None:
         ({"shape": [5]}, r"shape \[5\] takes 16 bytes"),
         ({"shape": [-4]}, "no proper shape"),
         ({"shape": [2**50, 0]}, "no proper shape"),
+        ({"shape": [2**40, 2**20, 0], "data_offsets": [48, 48]}, "no proper shape"),
         ({"shape": "4"}, "no proper shape"),
         ({"shape": [True, 4]}, "no proper shape"),
         ({"data_offsets": [48]}, "no proper shape"),

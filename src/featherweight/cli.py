@@ -152,9 +152,18 @@ def _compare(args: argparse.Namespace) -> tuple[str, int]:
 
 def _analyze(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.analyze import analyze
-    from featherweight.analyze.views import View, to_csv
+    from featherweight.analyze.roofline import check_threads
+    from featherweight.analyze.views import View, check_csv, write_csv
     from featherweight.analyze.views import text as show
+    from featherweight.page import check_page
 
+    if args.csv:
+        check_csv(args.csv)  # before minutes are spent
+    if args.output:
+        check_page(args.output)
+    if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
+        raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
+    check_threads(args.threads)
     size = _numbers(args.input_size, int)
     if len(size) > 2:
         raise SettingError(f"--input-size {args.input_size}; wanted one number, or height,width")
@@ -165,9 +174,7 @@ def _analyze(args: argparse.Namespace) -> tuple[str, int]:
         views = [timed(view.analysis, args.threads, args.records, args.profile) for view in views]
     written = []
     if args.csv:
-        from featherweight.artifact import to_utf8, write_file
-
-        write_file(Path(args.csv), to_utf8(to_csv(views)))
+        write_csv(views, args.csv)
         written.append(f"table: {args.csv}")
     if args.output:
         from featherweight.analyze.page import write_page
@@ -434,7 +441,9 @@ def _one_line(error: BaseException) -> str:
         return f"{error.name} is not installed; training needs it: pip install 'featherweight[train]'"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{_printable(os.fspath(error.filename))}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    # What a stranger's file is named by, or names its parts by, must not steer the terminal.
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _log_to_stderr() -> None:

@@ -95,14 +95,23 @@ def identify(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Kind:
 
 def failure(path: str | Path, what: str, wanted: str) -> ModelFileError:
     """The error of one file in one line: `file: what; wanted what`."""
-    return ModelFileError(f"{path}: {one_line(what)}; {wanted}")
+    return ModelFileError(f"{printable(path)}: {one_line(what)}; {wanted}")
 
 
 def one_line(value: object, limit: int = 200) -> str:
-    """Text out of a file or a foreign error, fit for one line of ours: printable and short."""
-    text = " ".join(str(value).split())
-    text = "".join(character if character.isprintable() else "?" for character in text)
+    """Text out of a file or a foreign error, fit for one line of ours: printable, without runs of spaces, and short."""
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def printable(value: object) -> str:
+    r"""Text that any terminal and any UTF-8 file takes: what is not printable (line ends, controls, marks that turn the
+    direction of writing, halves of characters) as Python writes it in a literal, as `\n`, `\x1b`, `\ud800`.
+    """
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> int:

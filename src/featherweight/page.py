@@ -4,13 +4,15 @@ In scope: the frame, escaping, writing without harm. Not aware of: what a page s
 """
 
 import html
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from featherweight.artifact import to_utf8, write_file
 from featherweight.errors import OutputError
 
-PAGE_START = b"<!doctype html>"
+# What tells a page of ours from any other: only such a page is replaced by a newer one.
+MARK = '<meta name="generator" content="featherweight">'
 STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#5b6570;--line:#e1e6eb;--paper:#fff;--front:#0b6e4f;
 --other:#8a96a3;--miss:#b3402a}
@@ -29,6 +31,8 @@ tr.on td:first-child{color:var(--front);font-weight:600}.miss{color:var(--miss)}
 details{margin:8px 0;border-bottom:1px solid var(--line);padding-bottom:8px}summary{cursor:pointer}
 summary,p{overflow-wrap:anywhere}pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:12px;color:var(--soft)}
 """
+# So much of a file is looked at.
+HEAD_BYTES = 1024
 # The page asks for nothing, and a browser is told so.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -36,7 +40,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 def document(title: str, style: str, body: Sequence[str]) -> str:
     """A whole page: `style` is added to the common one, `body` is HTML with everything foreign escaped."""
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{MARK}'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>\n"
@@ -53,14 +57,45 @@ def escape(value: object) -> str:
 def write_page(path: str | Path, text: str) -> None:
     """Write a page whole.
 
-    A slip like `--output records.jsonl` must not cost the records: nothing but an older page is replaced.
+    Raises:
+        OutputError: as `check_page`, or it cannot be written.
+    """
+    check_page(path)
+    write_file(Path(path), to_utf8(text))
+
+
+def check_page(path: str | Path) -> None:
+    """See that a page can be written there; errors as in `check_place`."""
+    check_place(path, lambda head: MARK.encode() in head, "report")
+
+
+def check_place(path: str | Path, is_ours: Callable[[bytes], bool], what: str) -> None:
+    """See that nothing of the user's is at a place where a file will be written.
+
+    A slip like `--output records.jsonl` must not cost the records: nothing but an empty file or an older one of the
+    same sort is replaced, and never a link, a pipe or a device, which writing would put a file in place of.
+
+    Args:
+        path: the place.
+        is_ours: says by a file's first bytes whether it is of that sort.
+        what: how the error calls the sort.
 
     Raises:
-        OutputError: there is something else, or it cannot be written.
+        OutputError: there is something else, or no folder to write into.
     """
     path = Path(path)
-    if path.is_file():
+    try:
+        kind = path.lstat().st_mode
+    except (OSError, ValueError):
+        if not path.parent.is_dir():
+            raise OutputError(f"cannot write {path}: No such file or directory; make its folder first") from None
+        return
+    if not stat.S_ISREG(kind):
+        raise OutputError(f"{path} exists and is no regular file; name another file, nothing is overwritten")
+    try:
         with path.open("rb") as file:
-            if file.read(len(PAGE_START)) not in (b"", PAGE_START):
-                raise OutputError(f"{path} exists and is no report; name another file, nothing is overwritten")
-    write_file(path, to_utf8(text))
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise OutputError(f"{path} exists and cannot be read: {error.strerror}; name another file") from error
+    if head and not is_ours(head):
+        raise OutputError(f"{path} exists and is no {what}; name another file, nothing is overwritten")

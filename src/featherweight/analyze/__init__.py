@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 
 from featherweight.analyze.costs import Analysis, analyze_graph, count
 from featherweight.analyze.graph import Graph
-from featherweight.errors import SettingError
+from featherweight.errors import ModelFileError, SettingError
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["Analysis", "analyze", "count", "read_graph"]
+
+
+WANTED_HERE = "wanted an .onnx, .tflite, .keras or .h5 file with a network, or a network of the zoo by its name"
 
 
 def analyze(model: "str | Path | keras.Model", input_size: int | tuple[int, int] | None = None) -> Analysis:
@@ -59,16 +62,17 @@ def read_graph(model: "str | Path | keras.Model", input_size: int | tuple[int, i
 
 def _zoo_graph(name: str, size: tuple[int, int] | None) -> Graph:
     """A network of the zoo as it was published."""
-    _start_keras()
-    from featherweight.analyze.keras_reader import read_keras
     from featherweight.models.nets import NETS
-    from featherweight.models.zoo import reference
 
-    if name not in NETS:
+    if name not in NETS:  # a slip is answered before Keras is imported
         known = ", ".join(NETS)
         raise SettingError(f"{name} is no file and no network of the zoo; wanted a model file or one of: {known}")
     if size is not None and size[0] != size[1]:
         raise SettingError(f"input size {size[0]}×{size[1]}; the zoo's networks take squares")
+    _start_keras()
+    from featherweight.analyze.keras_reader import read_keras
+    from featherweight.models.zoo import reference
+
     model = reference(NETS[name], 1.0, None if size is None else size[0])
     return replace(read_keras(model), name=name)
 
@@ -83,11 +87,14 @@ def _start_keras() -> None:
 
 def _file_graph(path: Path, size: tuple[int, int] | None) -> Graph:
     from featherweight.artifact import sha256_of
-    from featherweight.modelfile import Kind, identify
+    from featherweight.modelfile import WANTED, Kind, identify
 
     if path.is_dir():
         return _artifact_graph(path, size)
-    kind = identify(path)
+    try:
+        kind = identify(path)
+    except ModelFileError as error:
+        raise ModelFileError(str(error).replace(WANTED, WANTED_HERE)) from error
     if kind is Kind.ONNX:
         from featherweight.analyze.onnx_reader import read_onnx
 
@@ -96,6 +103,7 @@ def _file_graph(path: Path, size: tuple[int, int] | None) -> Graph:
         from featherweight.analyze.litert_reader import read_litert
 
         graph = read_litert(path)
+        _check_litert_size(graph, path, size)
     elif kind in (Kind.KERAS, Kind.HDF5):
         _start_keras()
         from featherweight.analyze.keras_reader import read_keras
@@ -103,8 +111,16 @@ def _file_graph(path: Path, size: tuple[int, int] | None) -> Graph:
 
         graph = read_keras(load_model(path), size)
     else:
-        raise SettingError(f"{path} holds weights without a network; wanted .onnx, .tflite, .keras or .h5")
+        raise SettingError(f"{path} holds weights without a network; {WANTED_HERE}")
     return replace(graph, path=str(path), file_bytes=path.stat().st_size, sha256=sha256_of(path))
+
+
+def _check_litert_size(graph: Graph, path: Path, size: tuple[int, int] | None) -> None:
+    """The sizes of these files are fixed."""
+    for name in graph.inputs if size is not None else ():
+        shape = graph.tensors[name].shape
+        if shape[1:3] != size:
+            raise SettingError(f"{path} takes {'×'.join(map(str, shape))}, which is fixed; leave --input-size out")
 
 
 def _artifact_graph(path: Path, size: tuple[int, int] | None) -> Graph:

@@ -8,8 +8,9 @@ head, and a squeeze-and-excitation gate belongs to the stage of what it scales.
 Imports the graph, rules, folding, geometry and memory of this folder.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from featherweight.analyze.folding import folded
@@ -48,6 +49,7 @@ class Row:
     origin: str  # what the file calls it
     takes: tuple[str, ...] = ()  # names of tensors
     gives: tuple[str, ...] = ()
+    share: float | None = None  # of all MACs, as in Group; None for an unknown kind
 
     @property
     def intensity(self) -> float | None:
@@ -82,7 +84,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """The last operator at one stride: what a detection or segmentation head takes."""
+    """The last operator at one stride. What a detection head takes of a net of the zoo, `zoo.endpoints` says."""
 
     name: str
     layer: str
@@ -178,7 +180,7 @@ def count(model: "keras.Model") -> tuple[int, int | None]:
     from featherweight.analyze.keras_reader import read_keras
 
     graph = read_keras(model)
-    costs = [cost(operator, dict(graph.tensors)) for operator in graph.operators]
+    costs = [cost(operator, graph.tensors) for operator in graph.operators]
     parameters = sum(operator.parameters for operator in graph.operators)
     return parameters, None if None in costs else sum(found[0] for found in costs if found is not None)
 
@@ -188,6 +190,7 @@ def analyze_graph(graph: Graph) -> Analysis:
     rows = _rows(graph)
     known = [row for row in rows if row.macs is not None and row.flops is not None]
     macs, flops = sum(row.macs or 0 for row in known), sum(row.flops or 0 for row in known)
+    rows = [replace(row, share=_share(row.macs, row.flops, macs, flops)) for row in rows]
     groups = _Groups(rows, macs, flops)
     unknown = [row.origin or row.kind for row in rows if row.macs is None]
     return Analysis(
@@ -219,7 +222,7 @@ def products(graph: Graph) -> list[tuple[str, int]]:
     """(kind, MACs) of every convolution, dense layer and matrix product, in order."""
     found = []
     for operator in graph.operators:
-        costs = cost(operator, dict(graph.tensors)) if operator.kind in PRODUCTS else None
+        costs = cost(operator, graph.tensors) if operator.kind in PRODUCTS else None
         if costs is not None:
             found.append((operator.kind, costs[0]))
     return found
@@ -228,7 +231,7 @@ def products(graph: Graph) -> list[tuple[str, int]]:
 def folded_totals(graph: Graph) -> tuple[int, int, int]:
     """(parameters, MACs, FLOPs) of the graph as exporters write it: what a model and its exported file agree on."""
     small = folded(graph)
-    costs = [cost(operator, dict(small.tensors)) or (0, 0) for operator in small.operators]
+    costs = [cost(operator, small.tensors) or (0, 0) for operator in small.operators]
     parameters = sum(operator.parameters for operator in small.operators)
     return parameters, sum(macs for macs, _ in costs), sum(flops for _, flops in costs)
 
@@ -237,16 +240,15 @@ def folded_totals(graph: Graph) -> tuple[int, int, int]:
 
 
 def _rows(graph: Graph) -> list[Row]:
-    tensors = dict(graph.tensors)
     found = fields(graph)
     stages = _stages(graph, found)
     return [
-        _row(operator, tensors, found.get(operator.outputs[0]), stage)
+        _row(operator, graph.tensors, found.get(operator.outputs[0]), stage)
         for operator, stage in zip(graph.operators, stages, strict=True)
     ]
 
 
-def _row(operator: Operator, tensors: dict[str, Tensor], field: Field | None, stage: str) -> Row:
+def _row(operator: Operator, tensors: Mapping[str, Tensor], field: Field | None, stage: str) -> Row:
     costs = cost(operator, tensors)
     outputs = [tensors[name] for name in operator.outputs]
     inputs = [tensors[name] for name in operator.inputs]
@@ -311,6 +313,13 @@ def _stage_name(field: Field) -> str:
     return f"{stride}, up" if field.raised else stride
 
 
+def _share(macs: int | None, flops: int | None, all_macs: int, all_flops: int) -> float | None:
+    """Of all MACs, or of all FLOPs where there are no MACs."""
+    if macs is None or flops is None:
+        return None
+    return macs / all_macs if all_macs else flops / all_flops if all_flops else 0.0
+
+
 class _Groups:
     """Sums of rows."""
 
@@ -326,7 +335,7 @@ class _Groups:
 
     def _group(self, name: str, rows: list[Row]) -> Group:
         macs, flops = sum(row.macs or 0 for row in rows), sum(row.flops or 0 for row in rows)
-        share = macs / self._macs if self._macs else flops / self._flops if self._flops else 0.0
+        share = _share(macs, flops, self._macs, self._flops) or 0.0
         return Group(
             name=name,
             stage=rows[-1].stage,
@@ -379,7 +388,7 @@ def _standard(graph: Graph, macs: int) -> Standard:
         if operator.kind != "depthwise":
             continue
         follower = _pointwise_after(operator, graph, readers)
-        pair = None if follower is None else _pair(operator, follower, dict(graph.tensors))
+        pair = None if follower is None else _pair(operator, follower, graph.tensors)
         if pair is None:
             unpaired.append(operator.name)
         else:
@@ -412,15 +421,18 @@ def _pointwise_after(operator: Operator, graph: Graph, readers: dict[str, list[i
         tensor = following.outputs[0]
 
 
-def _pair(depthwise: Operator, pointwise: Operator, tensors: dict[str, Tensor]) -> Pair | None:
+def _pair(depthwise: Operator, pointwise: Operator, tensors: Mapping[str, Tensor]) -> Pair | None:
     first, second = cost(depthwise, tensors), cost(pointwise, tensors)
     kernel, wide = depthwise.weight("kernel"), pointwise.weight("kernel")
     if first is None or second is None or kernel is None or wide is None or len(kernel.shape) != 4:
         return None
     window = depthwise.window
     channels, filters = window.groups if window is not None else kernel.shape[-1], wide.shape[-1]
-    output = tensors[depthwise.outputs[0]].shape
+    # A 1×1 convolution with strides leaves places out; so would the standard one, which strides as far as both.
+    output = tensors[pointwise.outputs[0]].shape
     standard = kernel.shape[0] * kernel.shape[1] * channels * filters
+    if not math.prod(output) * standard:
+        return None  # nothing is computed there
     return Pair(
         depthwise=depthwise.name,
         pointwise=pointwise.name,

@@ -8,7 +8,7 @@ Where branches meet the larger field counts. What has lost its places (global po
 has no field: `None`; a gate computed from it, as in squeeze-and-excitation, is left out of the field of what it scales.
 Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks", Distill.
 
-Imports graph only.
+Imports errors and graph only.
 """
 
 import math
@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from featherweight.analyze.graph import Graph, Operator, Shape, Window
+from featherweight.errors import ArtifactError
 
+# Pixels between two places, and one over that: no picture has more.
+MAX_JUMP = 2**32
 GLOBAL = {"global_average_pool", "global_max_pool", "dense"}
 WINDOWED = {"convolution", "depthwise", "max_pool", "average_pool"}
 
@@ -41,6 +44,8 @@ def fields(graph: Graph) -> dict[str, Field | None]:
     for operator in graph.operators:
         inputs = [field for name in operator.inputs if (field := found.get(name)) is not None]
         field = _after(operator, graph, _joined(inputs)) if inputs else None
+        if field is not None and not all(1 <= MAX_JUMP * jump <= MAX_JUMP**2 for jump in field.jump):
+            raise ArtifactError(f"{graph.name}: the strides up to {operator.name!r} multiply to more than any picture")
         found.update((name, field) for name in operator.outputs)
     return found
 
@@ -58,6 +63,8 @@ def _after(operator: Operator, graph: Graph, field: Field) -> Field | None:
     output = graph.tensors[operator.outputs[0]].shape
     before = graph.tensors[operator.inputs[0]].shape
     window = operator.window
+    if operator.kind == "dense" and len(before) == len(output) == 4 and before[1:3] == output[1:3]:
+        return field  # at each place by itself, as a 1×1 convolution
     if operator.kind in GLOBAL or len(output) < 4 or _is_whole(operator, before, output):
         return _kept_by_reshape(operator, before, output, field)
     if operator.kind in WINDOWED and window is not None and len(window.kernel) == 2:

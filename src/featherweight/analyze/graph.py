@@ -19,6 +19,11 @@ DTYPE_BYTES = {
 
 UNKNOWN = "unknown"
 
+# What readers take from files of strangers at most.
+MAX_FILE_BYTES = 2**29  # 134 million float32 parameters
+MAX_TENSOR_BYTES = 2**31
+MAX_RANK = 16
+
 
 @dataclass(frozen=True)
 class Tensor:

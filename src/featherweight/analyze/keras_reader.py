@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherweight.analyze.graph import UNKNOWN, Graph, Operator, Shape, Tensor, Weight, Window, convolution_kind
+from featherweight.analyze.operators import WITH_CONSTANT
 from featherweight.errors import SettingError
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 # Keras' name of an activation → kind. `linear` is none.
 ACTIVATIONS = {
-    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "elu": "elu", "selu": "selu", "sigmoid": "sigmoid",
-    "hard_sigmoid": "hard_sigmoid", "silu": "silu", "swish": "silu", "hard_silu": "hard_silu",
+    "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "elu": "elu", "celu": "celu", "selu": "selu",
+    "sigmoid": "sigmoid", "hard_sigmoid": "hard_sigmoid", "silu": "silu", "swish": "silu", "hard_silu": "hard_silu",
     "hard_swish": "hard_silu", "tanh": "tanh", "gelu": "gelu", "softplus": "softplus", "softsign": "softsign",
-    "mish": "mish", "exponential": "function", "softmax": "softmax",
+    "mish": "mish", "exponential": "function", "softmax": "softmax", "log_softmax": "log_softmax",
+    "log_sigmoid": "log_sigmoid", "hard_tanh": "clip",
 }  # fmt: skip
 
 # Keras' class → kind, where one layer is one operator that needs nothing but shapes.
@@ -50,6 +52,7 @@ OPERATIONS = {
     "Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu", "Sigmoid": "sigmoid",
     "HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu", "Silu": "silu", "Tanh": "tanh", "Gelu": "gelu",
     "Softplus": "softplus", "Softsign": "softsign", "Softmax": "softmax", "Clip": "clip",
+    "Celu": "celu", "LogSoftmax": "log_softmax", "LogSigmoid": "log_sigmoid", "HardTanh": "clip",
     "Exp": "function", "Log": "function", "Sqrt": "function", "Rsqrt": "function", "Abs": "function",
     "Absolute": "function", "Negative": "function", "Square": "function", "Reciprocal": "function",
     "Power": "function", "Round": "function", "Floor": "function", "Erf": "function", "Sin": "function",
@@ -66,9 +69,6 @@ OPERATIONS = {
 
 # Random augmentation does nothing at inference.
 AUGMENTATION = ("Random", "RandAugment", "MixUp", "CutMix", "AugMix")
-
-# With a number in place of their second tensor these apply a constant.
-WITH_CONSTANT = {"add": "shift", "subtract": "shift", "multiply": "scale", "divide": "scale"}
 
 
 @dataclass
@@ -122,6 +122,7 @@ class _Call:
         inputs: tuple[str, ...] | None = None,
         outputs: tuple[str, ...] | None = None,
         suffix: str = "",
+        origin: str = "",
     ) -> Operator:
         """An operator of this layer."""
         return Operator(
@@ -132,7 +133,7 @@ class _Call:
             outputs=self.outputs if outputs is None else outputs,
             weights=weights,
             window=window,
-            origin=type(self.layer).__name__,
+            origin=origin or type(self.layer).__name__,
         )
 
     def between(self, suffix: str, shape: Shape) -> str:
@@ -200,7 +201,12 @@ def _sized(model: Any, input_size: tuple[int, int] | None) -> Any:
             f"{model.name} leaves its input size open: {', '.join(map(str, shapes))}; give it with --input-size"
         )
     inputs = [keras.Input((*input_size, shape[3]), name=t.name) for shape, t in zip(shapes, model.inputs, strict=True)]
-    return keras.models.clone_model(model, input_tensors=inputs if len(inputs) > 1 else inputs[0])
+    try:
+        return keras.models.clone_model(model, input_tensors=inputs if len(inputs) > 1 else inputs[0])
+    except Exception as error:  # any layer's own, where a map gets smaller than its window
+        text = " ".join(str(error).split())[:200]
+        high, wide = input_size
+        raise SettingError(f"{model.name} cannot be built for {high}×{wide}: {text}; wanted a larger size") from error
 
 
 def _check_size(function: Any, input_size: tuple[int, int]) -> None:
@@ -332,10 +338,17 @@ def _weight(call: _Call, variable: Any, role: str, shape: Shape | None) -> Weigh
 
 def _activation_kind(function: Any) -> str | None:
     """The kind of an activation function; `None` for linear."""
-    name = getattr(function, "__name__", type(function).__name__)
-    if name == "linear":
-        return None
-    return ACTIVATIONS.get(name, UNKNOWN)
+    name = _activation_name(function)
+    return None if name == "linear" else ACTIVATIONS.get(name, UNKNOWN)
+
+
+def _activation_name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _origin(call: _Call, kind: str) -> str:
+    """What stands in a list of unknown operators: the activation, not the layer that has it."""
+    return f"activation {_activation_name(call.layer.activation)}" if kind == UNKNOWN else type(call.layer).__name__
 
 
 def _with_activation(call: _Call, first: Callable[[tuple[str, ...]], Operator]) -> Iterator[Operator]:
@@ -346,7 +359,7 @@ def _with_activation(call: _Call, first: Callable[[tuple[str, ...]], Operator]) 
         return
     between = (call.between("/linear", call.output_shape),)
     yield first(between)
-    yield call.operator(kind, inputs=between, suffix=f"/{kind}")
+    yield call.operator(kind, inputs=between, suffix=f"/{kind}", origin=_origin(call, kind))
 
 
 def _pair(value: Any) -> Shape:
@@ -411,7 +424,8 @@ def _dense(call: _Call) -> Iterator[Operator]:
 
 
 def _activation(call: _Call) -> Iterator[Operator]:
-    yield call.operator(_activation_kind(call.layer.activation) or "identity")
+    kind = _activation_kind(call.layer.activation) or "identity"
+    yield call.operator(kind, origin=_origin(call, kind))
 
 
 def _relu(call: _Call) -> Iterator[Operator]:

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from featherweight.analyze.graph import (
+    MAX_FILE_BYTES,
+    MAX_RANK,
+    MAX_TENSOR_BYTES,
     UNKNOWN,
     Graph,
     Operator,
@@ -26,12 +29,11 @@ from featherweight.analyze.graph import (
     convolution_kind,
     uniquely_named,
 )
+from featherweight.analyze.operators import WITH_CONSTANT
 from featherweight.errors import ArtifactError
 
-MAX_FILE_BYTES = 2**31 - 1
-MAX_OPERATORS = 100_000
-MAX_TENSOR_BYTES = 2**31
-MAX_RANK = 16
+MAX_OPERATORS = 20_000
+MAX_LIST = 200_000  # elements of any other list
 
 TYPES = (
     "float32", "float16", "int32", "uint8", "int64", "string", "bool", "int16", "complex64", "int8", "float64",
@@ -49,7 +51,8 @@ OPERATORS = {
     26: ("SPACE_TO_DEPTH", "space_to_depth"), 28: ("TANH", "tanh"), 34: ("PAD", "pad"), 36: ("GATHER", "gather"),
     37: ("BATCH_TO_SPACE_ND", "transpose"), 38: ("SPACE_TO_BATCH_ND", "transpose"), 39: ("TRANSPOSE", "transpose"),
     40: ("MEAN", "reduce_mean"), 41: ("SUB", "subtract"), 42: ("DIV", "divide"), 43: ("SQUEEZE", "reshape"),
-    45: ("STRIDED_SLICE", "slice"), 47: ("EXP", "function"), 49: ("SPLIT", "slice"), 53: ("CAST", "cast"),
+    45: ("STRIDED_SLICE", "slice"), 47: ("EXP", "function"), 49: ("SPLIT", "slice"), 50: ("LOG_SOFTMAX", "log_softmax"),
+    53: ("CAST", "cast"),
     54: ("PRELU", "prelu"), 55: ("MAXIMUM", "maximum"), 57: ("MINIMUM", "minimum"), 59: ("NEG", "function"),
     60: ("PADV2", "pad"), 61: ("GREATER", "compare"), 65: ("SLICE", "slice"), 66: ("SIN", "function"),
     67: ("TRANSPOSE_CONV", "transposed_convolution"), 69: ("TILE", "repeat"), 70: ("EXPAND_DIMS", "reshape"),
@@ -63,7 +66,6 @@ OPERATORS = {
     130: ("BROADCAST_TO", "repeat"), 150: ("GELU", "gelu"), 152: ("RELU_0_TO_1", "clip"),
 }  # fmt: skip
 DEQUANTIZE, CUSTOM = 6, 32
-WITH_CONSTANT = {"add": "shift", "subtract": "shift", "multiply": "scale", "divide": "scale"}
 # The schema's number of a fused activation → kind; 0 is none.
 FUSED = {1: "relu", 2: "clip", 3: "relu6", 4: "tanh", 5: "clip"}
 
@@ -132,14 +134,21 @@ class _Table:
             raise _Damaged(f"a list of {count:,} elements is longer than the file")
         return start + 4, count
 
+    def _short_vector(self, number: int) -> tuple[int, int]:
+        """Of elements of four bytes that all become objects, so that their number is held before."""
+        start, count = self._vector(number, 4)
+        if count > MAX_LIST:
+            raise _Damaged(f"it has a list of {count:,} elements; at most {MAX_LIST:,} are read")
+        return start, count
+
     def tables(self, number: int) -> "list[_Table]":
         """A list of tables."""
-        start, count = self._vector(number, 4)
+        start, count = self._short_vector(number)
         return [_Table(self.data, self.data.follow(start + 4 * each)) for each in range(count)]
 
     def integers(self, number: int) -> tuple[int, ...]:
         """A list of 32-bit integers."""
-        start, count = self._vector(number, 4)
+        start, count = self._short_vector(number)
         return tuple(self.data.number(start + 4 * each, "<i", 4) for each in range(count))
 
     def length(self, number: int) -> int:
@@ -162,7 +171,7 @@ def read_litert(path: str | Path) -> Graph:
     path = Path(path)
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise ArtifactError(f"{path} has {size:,} bytes; a LiteRT file has at most {MAX_FILE_BYTES:,}")
+        raise ArtifactError(f"{path} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
     try:
         return _read(path.read_bytes(), path)
     except _Damaged as error:
@@ -227,7 +236,7 @@ class _Reader:
         )
 
     def _read_tensors(self) -> None:
-        filled = [table.length(0) > 0 or table.integer(1, "<Q", 8) > 1 for table in self.model.tables(4)]
+        held = [self._buffer_bytes(table) for table in self.model.tables(4)]
         for number, table in enumerate(self.subgraph.tables(0)):
             shape = table.integers(0)
             if len(shape) > MAX_RANK:
@@ -242,9 +251,21 @@ class _Reader:
                 raise _Damaged(f"tensor {number} would have the shape {list(shape)}")
             self.tensors.append(tensor)
             buffer = table.integer(2, "<I", 4)
-            if buffer >= len(filled):
-                raise _Damaged(f"tensor {number} names buffer {buffer} of {len(filled)}")
-            self.constant.append(filled[buffer])
+            if buffer >= len(held):
+                raise _Damaged(f"tensor {number} names buffer {buffer} of {len(held)}")
+            # Texts and sparse tensors take what they take.
+            if 0 < held[buffer] < tensor.bytes and dtype != "string" and table.table(6) is None:
+                raise _Damaged(
+                    f"tensor {number} of the shape {list(shape)} has {held[buffer]:,} bytes, wanted {tensor.bytes:,}"
+                )
+            self.constant.append(held[buffer] > 0)
+
+    def _buffer_bytes(self, table: _Table) -> int:
+        """How many bytes a buffer holds, in its list or, in large files, behind everything else."""
+        offset, size = table.integer(1, "<Q", 8), table.integer(2, "<Q", 8)
+        if offset > 1 and offset + size > len(self.model.data.data):
+            raise _Damaged(f"a buffer ends at byte {offset + size:,}")
+        return size if offset > 1 else table.length(0)
 
     def _code(self, table: _Table) -> tuple[int, str]:
         """(number, name) of an operator's type: older files keep it in one byte."""
@@ -269,6 +290,9 @@ class _Reader:
         inputs, outputs = self._places(table.integers(1)), self._places(table.integers(2))
         if not outputs:
             raise _Damaged(f"{origin} gives nothing")
+        twice = [place for number, place in enumerate(outputs) if place in made or place in outputs[:number]]
+        if twice:
+            raise _Damaged(f"{origin} makes tensor {twice[0]}, which is there already")
         absent = [place for place in inputs if place not in made and not self.constant[place]]
         if absent and number in OPERATORS:
             raise _Damaged(f"{origin} reads tensor {absent[0]}, which nothing made before it")
@@ -304,6 +328,8 @@ class _Reader:
             kind, weights, window, fused = READERS[kind](self, inputs, options)
         elif kind in WITH_CONSTANT and constants:
             kind, weights = WITH_CONSTANT[kind], self._channel_weight(constants[0], WITH_CONSTANT[kind])
+        elif kind == "matmul" and constants:
+            weights = self._constant_factor(inputs, constants[0], options)
         elif kind in (UNKNOWN, "prelu", "gather"):
             weights = self._weights([(place, "weight", None) for place in constants])
         elif kind == "reduce_mean" and self._is_global(operator):
@@ -311,6 +337,13 @@ class _Reader:
         if kind in WITH_FUSED and options is not None:
             fused = options.integer(WITH_FUSED[kind], "<b", 1)
         self._append(operator, kind, weights, window, FUSED.get(fused))
+
+    def _constant_factor(self, inputs: list[int], place: int, options: _Table | None) -> tuple[Weight, ...]:
+        """BatchMatMulOptions: adj_x, adj_y. A factor as (…, shared, other)."""
+        shape, is_left = self.tensors[place].shape, inputs[0] == place
+        turned = options is not None and options.integer(0 if is_left else 1, "<b", 1) != 0
+        swapped = len(shape) > 1 and is_left != turned
+        return self._weights([(place, "kernel", (*shape[:-2], *shape[:-3:-1]) if swapped else shape)])
 
     def _append(
         self, operator: Operator, kind: str, weights: tuple[Weight, ...], window: Window | None, fused: str | None
@@ -320,7 +353,7 @@ class _Reader:
         layer = _layer_name(name)
         outputs = operator.outputs
         if fused is not None:
-            whole = next(tensor for tensor in self.tensors if tensor.name == outputs[0])
+            whole = self.tensors[int(outputs[0].rpartition("#")[2])]
             between = Tensor(f"{outputs[0]}/linear", whole.shape, whole.dtype)
             self.extra[between.name] = between
             outputs = (between.name, *outputs[1:])

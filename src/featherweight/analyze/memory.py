@@ -18,6 +18,9 @@ from featherweight.analyze.operators import Memory, memory_of
 
 # Sets of finished operators that the search may look at before it gives up.
 MAX_STATES = 10_000
+# So many steps of one operator it may try in all of them, and of so many operators no order is looked for.
+MAX_STEPS = 1_000_000
+MAX_OPERATORS = 3_000
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,19 @@ class Peak:
     best_bytes: int
     bound_bytes: int
     exact: bool
+    only_order: bool = False  # each operator needs the one before: no other order exists
 
 
 def peak_memory(graph: Graph, max_states: int = MAX_STATES) -> Peak:
     """The peak over the order in which the file lists its operators, and over the best order."""
     problem = _Problem(graph)
+    if all(needs >> place & 1 for place, needs in enumerate(problem.needs[1:])):
+        file_bytes, at = problem.peak_of_file_order()
+        return Peak(file_bytes, at, file_bytes, file_bytes, True, True)
     file_bytes, at = problem.peak_of_file_order()
     bound = problem.lower_bound()
+    if problem.count > MAX_OPERATORS:
+        return Peak(file_bytes, at, file_bytes, bound, file_bytes == bound)
     best, exact = problem.best(file_bytes, bound, max_states)
     return Peak(file_bytes, at, best, bound if not exact else best, exact)
 
@@ -49,6 +58,7 @@ class _Problem:
     """Operators over buffers. A buffer is a tensor with all its views; `readers` are sets of operators as bits."""
 
     def __init__(self, graph: Graph):
+        self.steps = 0
         self.names = [operator.name for operator in graph.operators]
         self.buffer: dict[str, int] = {}  # tensor → number of its buffer
         self.size: list[int] = []
@@ -95,6 +105,7 @@ class _Problem:
 
     def step(self, place: int, done: int, live: int) -> tuple[int, int]:
         """(memory while the operator runs, memory after it), from `live` bytes before it."""
+        self.steps += 1
         after = done | 1 << place
         made = sum(self.size[number] for number in self.makes[place])
         ended = [number for number in self.reads[place] if not self.readers[number] & ~after]
@@ -133,21 +144,26 @@ class _Problem:
         A limit that fails names the next one: the least memory by which any order went over it.
         """
         limit, states = bound, 0
-        known = min(file_bytes, self._greedy())
+        known = min(file_bytes, self._greedy(file_bytes))
         while limit < known:
             reached, next_limit, seen = self._within(limit, max_states - states)
             states += seen
             if reached:
                 return limit, True
-            if states >= max_states or next_limit is None:
+            if states >= max_states or self.steps >= MAX_STEPS or next_limit is None:
                 return known, False
             limit = next_limit
         return known, True
 
-    def _greedy(self) -> int:
-        """The peak of the order that always runs what leaves the least memory in use: good, not always best."""
+    def _greedy(self, file_bytes: int) -> int:
+        """The peak of the order that always runs what leaves the least memory in use: good, not always best.
+
+        `file_bytes` where finding it takes too many steps.
+        """
         done, live, ready, peak = 0, self.start_bytes(), self.first_ready, self.start_bytes()
         while ready:
+            if self.steps >= MAX_STEPS:
+                return file_bytes
             steps = [(*self.step(place, done, live), place) for place in _places(ready)]
             during, after, place = min(steps, key=lambda step: (step[1], step[0]))
             peak, live = max(peak, during), after
@@ -161,7 +177,7 @@ class _Problem:
         seen: set[int] = set()
         stack = [(0, self.start_bytes(), self.first_ready)]
         over: int | None = None
-        while stack and len(seen) < max_states:
+        while stack and len(seen) < max_states and self.steps < MAX_STEPS:
             done, live, ready = self._safe(*stack.pop(), limit)
             if done == everything:
                 return True, None, len(seen)

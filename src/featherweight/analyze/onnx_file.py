@@ -7,19 +7,19 @@ Imports errors and this folder; onnx where it is used.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featherweight.analyze.graph import Shape, Tensor
+from featherweight.analyze.graph import MAX_FILE_BYTES, MAX_RANK, MAX_TENSOR_BYTES, Shape, Tensor
 from featherweight.analyze.onnx_sizes import MAX_ROUNDS, computed, replace_computed
+from featherweight.analyze.onnx_wire import TooMuch, WireError, count_nodes
 from featherweight.errors import ArtifactError, SettingError
 
-MAX_FILE_BYTES = 2**31 - 1  # of one protobuf message
-MAX_NODES = 100_000
-MAX_TENSOR_BYTES = 2**31
+MAX_NODES = 20_000
+MAX_FIELDS = 1_000_000
 MAX_DEPTH = 8  # of graphs within graphs
-MAX_RANK = 16
 # Payloads up to this size may be sizes and axes that shapes follow from; larger ones are weights.
 SMALL_ELEMENTS = 64
 
@@ -48,15 +48,24 @@ def _load(path: Path) -> Any:
 
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise ArtifactError(f"{path} has {size:,} bytes; an ONNX file has at most {MAX_FILE_BYTES:,}")
+        raise ArtifactError(f"{path} has {size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+    data = path.read_bytes()
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        count_nodes(data, MAX_NODES, MAX_FIELDS)
+    except TooMuch as error:
+        raise ArtifactError(f"{path} has {error}, more than a light network needs; nothing of it is read") from error
+    except WireError as error:
+        raise ArtifactError(f"{path} is no ONNX file or is damaged: {error}; export the model again") from error
+    try:
+        model = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's classes of error are not public
         raise ArtifactError(
             f"{path} is no ONNX file or is damaged: {one_line(error)}; export the model again"
         ) from error
     if not model.graph.node or not model.graph.output:
         raise ArtifactError(f"{path} holds no graph; wanted an ONNX model. Export the model again")
+    if not model.opset_import:
+        raise ArtifactError(f"{path} was cut off: it does not say which operator set it uses; fetch it again")
     return model
 
 
@@ -68,25 +77,82 @@ def _check(model: Any, path: Path) -> None:
             f"{path} has {nodes} operators, {depth} graphs deep; at most {MAX_NODES} and {MAX_DEPTH} are read"
         )
     _check_names(model.graph, path)
-    known = {""} | {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if tensor.data_location == 1 or tensor.external_data:
-            raise ArtifactError(
-                f"{path} keeps its weights in other files ({tensor.name!r}); save it as one file, "
-                "onnx.save(model, path, save_as_external_data=False)"
-            )
-        if any(size < 0 for size in tensor.dims) or len(tensor.dims) > MAX_RANK:
-            raise ArtifactError(f"{path} is damaged: {tensor.name!r} has the shape {list(tensor.dims)[:MAX_RANK]}")
-        known.add(tensor.name)
+    for tensor in all_tensors(model.graph):
+        _check_tensor(tensor, path)
+    known = {""} | {value.name for value in (*model.graph.input, *model.graph.initializer)}
     known |= {tensor.values.name for tensor in model.graph.sparse_initializer}
     for node in model.graph.node:
         absent = [name for name in node.input if name not in known]
         if absent:
             raise ArtifactError(f"{path} is damaged: {node.op_type} reads {absent[0]!r}, which nothing made before it")
-        known.update(node.output)
+        made = [name for name in node.output if name]
+        twice = [name for place, name in enumerate(made) if name in known or name in made[:place]]
+        if twice:
+            raise ArtifactError(f"{path} is damaged: {node.op_type} makes {twice[0]!r}, which is there already")
+        known.update(made)
     absent = [value.name for value in model.graph.output if value.name not in known]
     if absent:
         raise ArtifactError(f"{path} is damaged: nothing makes its output {absent[0]!r}")
+
+
+def all_tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor with numbers in the file, also in attributes and in graphs within."""
+    yield from graph.initializer
+    sparse = list(graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from ([attribute.t] if attribute.HasField("t") else [])
+            yield from attribute.tensors
+            sparse += [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            sparse += attribute.sparse_tensors
+            for inner in graphs_within(attribute):
+                yield from all_tensors(inner)
+    for tensor in sparse:
+        yield from (tensor.values, tensor.indices)
+
+
+def graphs_within(attribute: Any) -> list[Any]:
+    """The graphs that an attribute holds."""
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
+
+
+def _check_tensor(tensor: Any, path: Path) -> None:
+    """Its numbers must be in this file, as many as its shape says: what they cost is told by the shape alone."""
+    if tensor.data_location == 1 or tensor.external_data:
+        raise ArtifactError(
+            f"{path} keeps its weights in other files ({tensor.name!r}); save it as one file, "
+            "onnx.save(model, path, save_as_external_data=False)"
+        )
+    if any(size < 0 for size in tensor.dims) or len(tensor.dims) > MAX_RANK:
+        raise ArtifactError(f"{path} is damaged: {tensor.name!r} has the shape {list(tensor.dims)[:MAX_RANK]}")
+    if tensor.data_type not in PAYLOADS:
+        raise ArtifactError(f"{path} is damaged: {tensor.name!r} is of the type {tensor.data_type}")
+    bits, typed, each = PAYLOADS[tensor.data_type]
+    elements = math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        wanted, held, unit = -(-elements * bits // 8), len(tensor.raw_data), "bytes"
+    else:
+        wanted, held, unit = -(-elements * each // 4), len(getattr(tensor, typed)), "numbers"
+    if held < wanted:
+        raise ArtifactError(
+            f"{path} was cut off: {tensor.name!r} of the shape {list(tensor.dims)} has {held:,} {unit}, "
+            f"wanted {wanted:,}; fetch it again"
+        )
+
+
+def _payloads() -> dict[int, tuple[int, str, int]]:
+    """ONNX's number of a type → (bits in raw data, the field that holds it otherwise, entries there for four)."""
+    narrow = {2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 9: 8, 10: 16, 16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 24: 8}
+    packed = {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}
+    return {
+        1: (32, "float_data", 4), 14: (64, "float_data", 8), 11: (64, "double_data", 4), 15: (128, "double_data", 8),
+        7: (64, "int64_data", 4), 12: (32, "uint64_data", 4), 13: (64, "uint64_data", 4), 8: (0, "string_data", 4),
+        **{code: (bits, "int32_data", 4) for code, bits in narrow.items()},
+        **{code: (bits, "int32_data", bits // 2) for code, bits in packed.items()},
+    }  # fmt: skip
+
+
+PAYLOADS = _payloads()
 
 
 def _check_names(graph: Any, path: Path) -> None:
@@ -110,7 +176,7 @@ def _count(graph: Any, depth: int) -> tuple[int, int]:
         return nodes, deepest
     for node in graph.node:
         for attribute in node.attribute:
-            for inner in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            for inner in graphs_within(attribute):
                 more, deep = _count(inner, depth + 1)
                 nodes, deepest = nodes + more, max(deepest, deep)
     return nodes, deepest
@@ -186,7 +252,10 @@ def _inferred(slim: Any, path: Path) -> dict[str, tuple[Shape, str]]:
 
 
 def _without_payloads(model: Any, path: Path) -> Any:
-    """The model with large weights as inputs of their shape, so that inference copies no numbers."""
+    """The model with large weights as inputs of their shape, so that inference copies no numbers.
+
+    Functions are left out: inference runs them call by call, and a few that call each other twice never end.
+    """
     try:
         return _slim(model)
     except ValueError as error:  # text that is no UTF-8
@@ -198,7 +267,6 @@ def _slim(model: Any) -> Any:
 
     slim = onnx.ModelProto(ir_version=model.ir_version)
     slim.opset_import.extend(model.opset_import)
-    slim.functions.extend(model.functions)
     graph = slim.graph
     graph.name = "graph"
     graph.node.extend(model.graph.node)

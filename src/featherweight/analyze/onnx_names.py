@@ -16,10 +16,10 @@ PICTURE_TYPES = {
 }  # fmt: skip
 # These keep the axes of what they are given.
 SAME_AXES = {
-    "relu", "relu6", "clip", "leaky_relu", "prelu", "elu", "selu", "sigmoid", "hard_sigmoid", "silu", "hard_silu",
-    "tanh", "gelu", "softplus", "softsign", "mish", "function", "scale", "shift", "affine", "add", "subtract",
-    "multiply", "divide", "maximum", "minimum", "average", "compare", "pad", "slice", "concatenate", "identity",
-    "cast", "quantize", "dequantize",
+    "relu", "relu6", "clip", "leaky_relu", "prelu", "elu", "celu", "selu", "sigmoid", "hard_sigmoid", "silu",
+    "hard_silu", "tanh", "gelu", "softplus", "log_sigmoid", "softsign", "mish", "function", "scale", "shift",
+    "affine", "add", "subtract", "multiply", "divide", "maximum", "minimum", "average", "compare", "pad", "slice",
+    "concatenate", "identity", "cast", "quantize", "dequantize",
 }  # fmt: skip
 
 
@@ -83,8 +83,16 @@ def layer_names(graph: Any) -> list[str]:
 
 
 def _layer_name(path: str, whole: set[str]) -> str:
+    """The scopes that are left, joined as their framework does it.
+
+    PyTorch repeats a module's place within itself, `/layer1/layer1.0/conv1/Conv`: a scope that the next one begins
+    with is left out, and the others are the module's name, `layer1.0.conv1`. TensorFlow begins with no stroke.
+    """
     parts = [part for part in path.split("/") if part]
     inside = [part for part in parts[:-1] if part not in whole and part.split(":")[0] not in TAILS]
     if inside:
-        return inside[-1]
+        ends = [
+            scope for scope, after in zip(inside, [*inside[1:], ""], strict=True) if not after.startswith(scope + ".")
+        ]
+        return ("." if path.startswith("/") else "/").join(ends)
     return parts[-1].split(":")[0] if parts else "?"

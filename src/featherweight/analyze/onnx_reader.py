@@ -26,17 +26,20 @@ from featherweight.analyze.graph import (
     convolution_kind,
     uniquely_named,
 )
-from featherweight.analyze.onnx_file import SMALL_ELEMENTS, dtype_name, one_line, open_onnx
+from featherweight.analyze.onnx_file import SMALL_ELEMENTS, all_tensors, dtype_name, graphs_within, one_line, open_onnx
 from featherweight.analyze.onnx_names import channels_last, layer_names
+from featherweight.analyze.operators import WITH_CONSTANT
 from featherweight.errors import ArtifactError
 
 MAX_SIDE = 2**20  # of a window
 
 # ONNX's type → kind, where shapes say all.
 SIMPLE = {
-    "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "prelu", "Elu": "elu", "Selu": "selu", "Sigmoid": "sigmoid",
-    "HardSigmoid": "hard_sigmoid", "HardSwish": "hard_silu", "Swish": "silu", "Tanh": "tanh", "Gelu": "gelu",
+    "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "prelu", "Elu": "elu", "Celu": "celu", "Selu": "selu",
+    "Sigmoid": "sigmoid", "HardSigmoid": "hard_sigmoid", "HardSwish": "hard_silu", "Swish": "silu", "Tanh": "tanh",
+    "Gelu": "gelu",
     "Softplus": "softplus", "Softsign": "softsign", "Mish": "mish", "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
     "Exp": "function", "Log": "function", "Sqrt": "function", "Erf": "function", "Abs": "function",
     "Neg": "function", "Reciprocal": "function", "Pow": "function", "Floor": "function", "Ceil": "function",
     "Round": "function", "Sin": "function", "Cos": "function", "Sign": "function",
@@ -62,8 +65,6 @@ NEEDS = {
     "BatchNormalization": 5, "MaxPool": 1, "AveragePool": 1, "Clip": 1, "Resize": 1, "Upsample": 1, "Range": 3,
     "Add": 2, "Sub": 2, "Mul": 2, "Div": 2, "PRelu": 2,
 }  # fmt: skip
-# With a constant in place of one input these apply it.
-WITH_CONSTANT = {"add": "shift", "subtract": "shift", "multiply": "scale", "divide": "scale"}
 
 
 def read_onnx(path: str | Path, input_size: tuple[int, int] | None = None) -> Graph:
@@ -161,6 +162,9 @@ class _Reader:
             raise ArtifactError(f"{self.path} is damaged: {node.op_type} {node.name!r} has {len(node.input)} inputs")
         inputs = [self._real(name) for name in node.input]
         kind, weights, window = self._read_node(node, inputs)
+        captured = self._captured(node)
+        weights += self._weights_within(node) + self._all_weights(captured)
+        inputs += [name for name in captured if name not in inputs]
         used = {weight for weight in inputs if weight in self.constants}
         fresh = [weight for weight in weights if weight is not None]
         output = [self._real(name) for name in node.output if name]
@@ -210,6 +214,8 @@ class _Reader:
     def _is_constant_work(self, node: Any) -> bool:
         """What is computed from constants alone is a constant."""
         names = [self._real(name) for name in node.input if name]
+        if any(graphs_within(attribute) for attribute in node.attribute):
+            return False
         if not names or any(name not in self.constants for name in names) or len(node.output) != 1:
             return False
         known = self.shapes.get(node.output[0])
@@ -236,6 +242,21 @@ class _Reader:
         if kind in (UNKNOWN, "layer_norm", "prelu", "gather"):
             return kind, self._all_weights(inputs), None
         return kind, [], None
+
+    def _captured(self, node: Any) -> list[str]:
+        """What the graphs within an If or a Loop read of this one."""
+        names = [name for attribute in node.attribute for graph in graphs_within(attribute) for name in _free(graph)]
+        real = dict.fromkeys(self._real(name) for name in names)
+        return [name for name in real if name in self.constants or name in self.shapes]
+
+    def _weights_within(self, node: Any) -> list[Weight | None]:
+        """What the graphs within an If or a Loop bring along themselves."""
+        graphs = [graph for attribute in node.attribute for graph in graphs_within(attribute)]
+        found: list[Weight | None] = []
+        for tensor in (tensor for graph in graphs for tensor in all_tensors(graph)):
+            shape, dtype = tuple(int(size) for size in tensor.dims), dtype_name(tensor.data_type)
+            found += [Weight("weight", shape, dtype)] if math.prod(shape) > 1 and "float" in dtype else []
+        return found
 
     def weight(self, name: str, role: str, shape: Shape | None = None) -> Weight | None:
         """A constant as a weight; `None` where it is absent."""
@@ -300,6 +321,17 @@ class _Reader:
             dtype = self.shapes[name][1] if name in self.shapes else "float32"
             tensors[name] = Tensor(name, shape, dtype)
         return tensors
+
+
+def _free(graph: Any) -> list[str]:
+    """The names that a graph within another reads and does not make."""
+    known = {value.name for value in (*graph.input, *graph.initializer)}
+    found = []
+    for node in graph.node:
+        inner = [name for attribute in node.attribute for each in graphs_within(attribute) for name in _free(each)]
+        found += [name for name in (*node.input, *inner) if name and name not in known]
+        known.update(node.output)
+    return [*found, *(value.name for value in graph.output if value.name not in known)]
 
 
 Node = tuple[str, list[Weight | None], Window | None]
@@ -367,14 +399,14 @@ def _kernel_shape(reader: _Reader, node: Any, inputs: list[str], place: int) -> 
     if len(inputs) <= place or inputs[place] not in reader.constants:
         raise ArtifactError(f"{reader.path}: {node.op_type} {node.name!r} has no kernel of its own; wanted a constant")
     shape = reader.constants[inputs[place]].shape
-    if len(shape) < 3:
+    if len(shape) < 3 or min(shape) < 1:
         raise ArtifactError(f"{reader.path} is damaged: the kernel of {node.name!r} has the shape {list(shape)}")
     return shape
 
 
 def _gemm(reader: _Reader, node: Any, inputs: list[str]) -> Node:
     if inputs[1] not in reader.constants:
-        return "matmul", [], None
+        return "matmul", _left_kernel(reader, inputs[0], bool(_int(node, "transA", 0))), None
     shape = reader.constants[inputs[1]].shape
     kernel = shape[::-1] if _int(node, "transB", 0) else shape
     weights = [reader.weight(inputs[1], "kernel", kernel)]
@@ -383,8 +415,18 @@ def _gemm(reader: _Reader, node: Any, inputs: list[str]) -> Node:
 
 
 def _matmul(reader: _Reader, node: Any, inputs: list[str]) -> Node:
-    constant = inputs[1] in reader.constants and len(reader.constants[inputs[1]].shape) == 2
-    return ("dense", [reader.weight(inputs[1], "kernel")], None) if constant else ("matmul", [], None)
+    if inputs[1] in reader.constants:
+        kind = "dense" if len(reader.constants[inputs[1]].shape) == 2 else "matmul"
+        return kind, [reader.weight(inputs[1], "kernel")], None
+    return "matmul", _left_kernel(reader, inputs[0], False), None
+
+
+def _left_kernel(reader: _Reader, name: str, is_turned: bool) -> list[Weight | None]:
+    """A constant on the left of a product, (…, other, shared), as (…, shared, other); none where it is no constant."""
+    if name not in reader.constants:
+        return []
+    shape = reader.constants[name].shape
+    return [reader.weight(name, "kernel", shape if is_turned or len(shape) < 2 else (*shape[:-2], *shape[:-3:-1]))]
 
 
 def _batch_norm(reader: _Reader, node: Any, inputs: list[str]) -> Node:

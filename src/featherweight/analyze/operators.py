@@ -16,7 +16,7 @@ Imports graph only.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -86,11 +86,13 @@ def _transposed_macs(shapes: Shapes) -> int:
 
 
 def _dense_macs(shapes: Shapes) -> int:
-    return math.prod(shapes.inputs[0][:-1]) * math.prod(shapes.kernel)
+    """Each output sums all inputs of one row; the input's own shape does not say how many, as it may be flattened."""
+    return shapes.elements * math.prod(shapes.kernel[:-1])
 
 
 def _matmul_macs(shapes: Shapes) -> int:
-    return shapes.elements * math.prod(shapes.inputs[0][-1:])
+    """Each output sums the axis that both share. A constant is (…, shared, other), whichever side it was on."""
+    return shapes.elements * math.prod((shapes.kernel or shapes.inputs[0][-1:])[-2:][:1])
 
 
 def _each(flops: int) -> Count:
@@ -144,6 +146,7 @@ RULES: dict[str, Rule] = {
     "leaky_relu": _elementwise(2),
     "prelu": _elementwise(2),
     "elu": _elementwise(3),
+    "celu": _elementwise(4),
     "selu": _elementwise(4),
     "sigmoid": _elementwise(4),  # 1 / (1 + exp(-x))
     "hard_sigmoid": _elementwise(4),  # clip(x + 3, 0, 6) / 6
@@ -152,10 +155,12 @@ RULES: dict[str, Rule] = {
     "tanh": _elementwise(1),
     "gelu": _elementwise(5),  # x / 2 · (1 + erf(x / √2))
     "softplus": _elementwise(3),
+    "log_sigmoid": _elementwise(5),  # -softplus(-x)
     "softsign": _elementwise(3),
     "mish": _elementwise(5),
     "function": _elementwise(1),  # exp, log, sqrt, erf, abs, negation, reciprocal, power, rounding
     "softmax": Rule(_none, _each(5)),  # maximum, difference, exp, sum, quotient
+    "log_softmax": Rule(_none, _each(5)),
     # several inputs, element by element
     "add": Rule(_none, _between),
     "subtract": Rule(_none, _between),
@@ -197,11 +202,14 @@ RULES: dict[str, Rule] = {
     "identity": _VIEW,
 }
 
+# With a constant in place of one input these apply it.
+WITH_CONSTANT = {"add": "shift", "subtract": "shift", "multiply": "scale", "divide": "scale"}
+
 # Kinds whose weights make the sums of products: the list of them is what two readers must agree on.
 PRODUCTS = ("convolution", "depthwise", "transposed_convolution", "dense", "matmul")
 
 
-def cost(operator: Operator, tensors: "dict[str, Tensor]") -> tuple[int, int] | None:
+def cost(operator: Operator, tensors: Mapping[str, Tensor]) -> tuple[int, int] | None:
     """(MACs, FLOPs) of one operator; `None` for a kind that has no rule.
 
     Args:

@@ -14,6 +14,7 @@ from featherweight.analyze.views import (
     CAVEAT,
     View,
     comparison_rows,
+    share_title,
     show_bytes,
     show_count,
     show_microseconds,
@@ -30,9 +31,9 @@ LETTER_WIDTH = 7.2  # of a 12 px letter: an upper bound, as fonts differ
 GRID_LINES = 4
 
 STYLE = """
-svg{width:100%;height:auto;display:block;margin:4px 0 14px}svg text{fill:var(--soft);font-size:12px}
-.grid{stroke:var(--line)}.shade{fill:var(--line);opacity:.55}.cost{fill:var(--front)}.fixed{fill:var(--other)}
-.least{fill:var(--front)}.over{fill:var(--miss);opacity:.45}.unknown{fill:none;stroke:var(--miss)}
+svg{width:100%;min-width:760px;height:auto;display:block;margin:4px 0 14px}svg text{fill:var(--soft);font-size:12px}
+.grid{stroke:var(--line)}.shade{fill:var(--line);opacity:.55}.cost{fill:var(--front)}
+.least{fill:var(--front)}.over{fill:var(--miss);opacity:.45}
 g.layer:hover rect.hit{fill:var(--soft);fill-opacity:.18}rect.hit{fill-opacity:0}
 ul{margin:6px 0 14px;padding-left:18px;color:var(--soft)}h3{font-size:14px;margin:18px 0 0}
 td:nth-child(n+2),th:nth-child(n+2){text-align:right}
@@ -145,7 +146,8 @@ def _figure(view: View, chart: _Chart, tallest: float) -> str:
     parts = [_shades(layers, step), _grid(chart, tallest)]
     parts += [_bar(view, layer, chart, LEFT + place * step, step, tallest) for place, layer in enumerate(layers)]
     label = escape(f"{chart.title}: {view.analysis.name}")
-    return f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    svg = f'<svg viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<div class="scroll">{svg}</div>'
 
 
 def _shades(layers: Sequence[Group], step: float) -> str:
@@ -245,7 +247,8 @@ def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _stages(analysis: Analysis) -> str:
-    heads = ("stage", "output", "operators", "parameters", "MACs", "FLOPs", "activations", "FLOPs/B", "share")
+    share = share_title(analysis)
+    heads = ("stage", "output", "operators", "parameters", "MACs", "FLOPs", "activations", "FLOPs/B", share)
     rows = [
         [
             stage.name, show_shape(stage.output), str(stage.operators), f"{stage.parameters:,}",
@@ -259,11 +262,13 @@ def _stages(analysis: Analysis) -> str:
 
 def _endpoints(analysis: Analysis) -> str:
     rows = [[e.name, show_shape(e.shape), f"{e.stride[0]:g}", f"{e.field[0]}×{e.field[1]}"] for e in analysis.endpoints]
-    return "<h3>Endpoints</h3>" + _html_table(("endpoint", "output", "stride", "receptive field"), rows)
+    heads = ("last operator at this stride", "output", "stride", "receptive field")
+    return "<h3>Endpoints</h3>" + _html_table(heads, rows)
 
 
 def _layers(view: View) -> str:
-    heads = ("layer", "kind", "stage", "output", "parameters", "MACs", "FLOPs", "activations", "FLOPs/B", "share")
+    share = share_title(view.analysis)
+    heads = ("layer", "kind", "stage", "output", "parameters", "MACs", "FLOPs", "activations", "FLOPs/B", share)
     rows = [
         [
             layer.name, " + ".join(layer.kinds), layer.stage, show_shape(layer.output), f"{layer.parameters:,}",

@@ -8,9 +8,11 @@ of copying, for working sets from a quarter of a MiB up, as what fits in a cache
 seen, in a process of its own; they are kept in the user's cache directory (`featherweight/roofline`) unless others
 used the machine meanwhile.
 
-An operator's bytes are its weights, inputs and outputs, each once; element-wise functions and padding that runtimes
-fuse into their neighbour move nothing of their own. So the times are lower bounds, for float32 on the processor; a
-runtime that needs fewer multiplications (Winograd's convolutions) could beat them.
+An operator's bytes are its weights, inputs and outputs, each once. Padding, and element-wise functions of one tensor
+that follow a convolution, a dense layer or the joining of branches, are computed within their neighbour by runtimes and
+move nothing of their own: `fused`. So the times are lower bounds, for float32 on the processor; a runtime that needs
+fewer multiplications (Winograd's convolutions) could beat them. Where an operator gives another type than float32,
+whose peak is not measured, the bound is that of its bytes alone.
 
 Imports artifact, device, errors and this folder.
 """
@@ -22,13 +24,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from featherweight.analyze.costs import Analysis, Row
-from featherweight.analyze.operators import Memory, memory_of
+from featherweight.analyze.operators import PRODUCTS, Memory, memory_of
 from featherweight.device import available_cores, busy_share, cache_directory, this_device
 from featherweight.errors import MeasureError, SettingError
 
@@ -81,7 +83,7 @@ class Machine:
 class Timed:
     """The least time of an operator or of several, what binds it, and what was measured."""
 
-    bound_by: str  # arithmetic | memory | nothing
+    bound_by: str  # arithmetic | memory | fused (arithmetic, within a neighbour) | nothing
     least_us: float
     measured_us: float | None = None
 
@@ -98,6 +100,7 @@ class Roofline:
     profiled_us: float | None = None  # of the whole model, in the profile that the operators' times come from
     other_us: float | None = None  # of the profile, but of no operator
     missing: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def reached(self) -> float | None:
@@ -114,8 +117,8 @@ class Roofline:
         if not found:
             return None
         times = [timed.measured_us for timed in found if timed.measured_us is not None]
-        least = {bound: sum(t.least_us for t in found if t.bound_by == bound) for bound in ("arithmetic", "memory")}
-        bound = max(least, key=lambda name: least[name]) if any(least.values()) else "nothing"
+        least = _by_bound(found)
+        bound = max(least, key=lambda name: least[name]) if any(least.values()) else found[0].bound_by
         return Timed(bound, sum(timed.least_us for timed in found), sum(times) if times else None)
 
     def lines(self) -> list[str]:
@@ -140,10 +143,11 @@ class Roofline:
         if self.other_us is not None:
             whole, other = (self.profiled_us or 0.0) / 1e3, self.other_us / 1e3
             lines.append(f"  profile      {whole:.3f} ms; {other:.3f} ms of it belongs to no operator of the file")
+        lines += [f"  note         {note}" for note in self.notes]
         return [*lines, *(f"  no times     {reason}" for reason in self.missing)]
 
     def _bound_text(self) -> str:
-        times = {bound: sum(t.least_us for t in self.rows.values() if t.bound_by == bound) for bound in BOUNDS}
+        times = _by_bound(self.rows.values())
         whole = sum(times.values()) or 1.0
         return ", ".join(f"{100 * times[bound] / whole:.0f} % of it bound by {bound}" for bound in BOUNDS)
 
@@ -153,42 +157,48 @@ class Roofline:
 
 
 BOUNDS = ("arithmetic", "memory")
+# What runtimes compute the element-wise functions after it with, in one pass.
+TAKES_FUNCTIONS = (*PRODUCTS, "add", "subtract", "multiply", "divide")
+
+
+def _by_bound(times: Iterable[Timed]) -> dict[str, float]:
+    """Microseconds by what binds them; what is fused costs its arithmetic."""
+    found = dict.fromkeys(BOUNDS, 0.0)
+    for timed in times:
+        found["memory" if timed.bound_by == "memory" else "arithmetic"] += timed.least_us
+    return found
 
 
 def roofline(analysis: Analysis, machine: Machine) -> Roofline:
-    """The least time of every operator of a float32 model.
-
-    Raises:
-        SettingError: the model computes in another type, whose peak was not measured.
-    """
-    check_float32(analysis)
+    """The least time of every operator of a model."""
     fused = _fused(analysis.rows)
     rows = {row.name: _least(row, machine, row.name in fused) for row in analysis.rows}
-    return Roofline(machine, rows, sum(timed.least_us for timed in rows.values()))
-
-
-def check_float32(analysis: Analysis) -> None:
-    """Refuse a model that computes in anything else.
-
-    Raises:
-        SettingError: it does.
-    """
-    dtypes = {row.dtype for row in analysis.rows if row.macs}
-    if dtypes - {"float32"}:
-        raise SettingError(
-            f"{analysis.name} computes in {', '.join(sorted(dtypes))}; the roof that is measured is float32's. "
-            "Leave --device, --profile and --records out, or take the float32 file"
-        )
+    others = sorted({row.dtype for row in analysis.rows if row.macs} - {"float32"})
+    notes = (
+        f"it computes in {', '.join(others)}, and the arithmetic's roof is float32's: there the least times are the "
+        "memory's alone",
+    )
+    return Roofline(machine, rows, sum(timed.least_us for timed in rows.values()), notes=notes if others else ())
 
 
 def _fused(rows: Sequence[Row]) -> set[str]:
     """Names of operators that runtimes compute within a neighbour, so that they move nothing of their own."""
-    return {row.name for row in rows if memory_of(row.kind) is not Memory.NEW or row.kind in ("pad", "crop")}
+    found: set[str] = set()
+    takes: set[str] = set()  # tensors of which a function costs no pass of its own
+    for row in rows:
+        is_function = memory_of(row.kind) is Memory.IN_PLACE and bool(row.takes) and row.takes[0] in takes
+        if is_function or row.kind in TAKES_FUNCTIONS:
+            takes.update(row.gives)
+        if is_function or row.kind in ("pad", "crop"):
+            found.add(row.name)
+    return found
 
 
 def _least(row: Row, machine: Machine, fused: bool) -> Timed:
-    arithmetic = (row.flops or 0) / machine.flops_per_second
-    moved = 0 if fused else row.traffic_bytes
+    arithmetic = (row.flops or 0) / machine.flops_per_second if row.dtype == "float32" else 0.0
+    if fused:
+        return Timed("fused", 1e6 * arithmetic)
+    moved = row.traffic_bytes
     memory = moved / machine.bytes_per_second(moved) if moved else 0.0
     if not arithmetic and not memory:
         return Timed("nothing", 0.0)
@@ -209,10 +219,7 @@ def this_machine(threads: int | None = None, cache: Path | None = None) -> Machi
         SettingError: no such number of threads.
         MeasureError: the measuring process died.
     """
-    cores = available_cores()
-    threads = cores if threads is None else threads
-    if not 1 <= threads <= cores:
-        raise SettingError(f"{threads} threads; wanted 1 to {cores}, the cores of this machine")
+    threads = check_threads(threads)
     import numpy
 
     device = this_device()
@@ -233,6 +240,19 @@ def this_machine(threads: int | None = None, cache: Path | None = None) -> Machi
         numpy.__version__,
         known["busy"],
     )
+
+
+def check_threads(threads: int | None) -> int:
+    """The number of threads: by default all cores that this process may use.
+
+    Raises:
+        SettingError: no such number of threads.
+    """
+    cores = available_cores()
+    threads = cores if threads is None else threads
+    if not 1 <= threads <= cores:
+        raise SettingError(f"{threads} threads; wanted 1 to {cores}, the cores of this machine")
+    return threads
 
 
 def _read_kept(place: Path, key: dict[str, Any]) -> dict[str, Any] | None:

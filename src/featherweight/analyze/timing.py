@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from featherweight.analyze.costs import Analysis, Row
-from featherweight.analyze.roofline import Roofline, check_float32, roofline, this_machine
+from featherweight.analyze.graph import Shape
+from featherweight.analyze.roofline import Roofline, roofline, this_machine
 from featherweight.analyze.views import View
 from featherweight.errors import FeatherweightError, MeasureError
 from featherweight.record import Record, read_records
@@ -48,17 +49,16 @@ def timed(
     """The analysis with the least times on this machine, and what was measured.
 
     Args:
-        analysis: of a float32 model.
+        analysis: of a model; of another type than float32 the bound is that of its bytes.
         threads: by default all cores.
         records: a file of records, or a folder of such files, in which one of the same file, machine and number of
             threads is looked for.
         profile: take each operator's time by the runtime's profiler.
 
     Raises:
-        SettingError: the model is not float32, or there are not so many threads.
+        SettingError: there are not so many threads.
         MeasureError, RecordError, RuntimeFailure: what is asked for cannot be measured or read.
     """
-    check_float32(analysis)  # before seconds are spent on measuring
     listed = None if records is None else read_records(records)
     machine = this_machine(threads)
     found = roofline(analysis, machine)
@@ -102,20 +102,26 @@ def _with_profile(found: Roofline, analysis: Analysis) -> Roofline:
         return _without(found, "LiteRT's Python API has no profiler of operators; profile the .onnx file")
     if analysis.format != "onnx" or analysis.path is None:
         return _without(found, "only a runtime has times of operators; export the model and profile the .onnx file")
-    taken = take_profile(Path(analysis.path), found.machine.threads)
+    shapes = {tensor.name: tensor.shape for tensor in analysis.inputs}
+    taken = take_profile(Path(analysis.path), found.machine.threads, shapes)
     times, other = attribute(analysis.rows, taken)
     rows = {name: replace(least, measured_us=times.get(name)) for name, least in found.rows.items()}
     by = f"by ONNX Runtime with its profiler on (median of {RUNS} runs on noise)"
     return replace(found, rows=rows, measured_us=taken.run_us, measured_by=by, profiled_us=taken.run_us, other_us=other)
 
 
-def take_profile(path: Path, threads: int) -> Profile:
+def take_profile(path: Path, threads: int, shapes: Mapping[str, Shape]) -> Profile:
     """Profile an `.onnx` file in a process of its own.
+
+    Args:
+        path: the file.
+        threads: of an operator.
+        shapes: of the inputs, pictures as (n, h, w, c): what the file leaves open is taken from there.
 
     Raises:
         MeasureError: the process died, or the runtime cannot run the file.
     """
-    command = [sys.executable, "-m", "featherweight.analyze.timing", str(path), str(threads)]
+    command = [sys.executable, "-m", "featherweight.analyze.timing", str(path), str(threads), json.dumps(shapes)]
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=CHILD_TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired:
@@ -130,13 +136,14 @@ def take_profile(path: Path, threads: int) -> Profile:
     return Profile({(name, kind): us for name, kind, us in answer["events"]}, answer["run_us"])
 
 
-def child_main(path: str, threads: int) -> None:
+def child_main(path: str, threads: int, shapes: Mapping[str, Shape]) -> None:
     """The fresh process: profile, and print JSON."""
     from featherweight.runtimes.ort import profile
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            answer = read_profile(json.loads(profile(Path(path), threads, RUNS, Path(folder)).read_text()))
+            taken = profile(Path(path), threads, RUNS, Path(folder), shapes)
+            answer = read_profile(json.loads(taken.read_text()))
     except FeatherweightError as error:
         answer = {"error": str(error)}
     json.dump(answer, sys.stdout)
@@ -186,4 +193,4 @@ def _product_before(rows: tuple[Row, ...], gives: dict[str, int], place: int, ki
 
 
 if __name__ == "__main__":
-    child_main(sys.argv[1], int(sys.argv[2]))
+    child_main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

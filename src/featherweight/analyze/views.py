@@ -1,17 +1,20 @@
 """An analysis as people and programs read it: tables for the terminal, JSON, CSV. The page is in `page`.
 
-In scope: words and columns. Imports quantity and this folder; rich where it is used.
+In scope: words and columns. Imports artifact, page, quantity and this folder; rich where it is used.
 """
 
 import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from featherweight.analyze.costs import Analysis, Group, Row
 from featherweight.analyze.graph import Shape
 from featherweight.analyze.roofline import Roofline, Timed
+from featherweight.artifact import to_utf8, write_file
+from featherweight.page import check_place
 from featherweight.quantity import Quantity
 
 PIPE_WIDTH = 400  # of a table that no terminal bounds
@@ -47,12 +50,14 @@ def show_shape(shape: Shape) -> str:
 
 def show_count(value: int | None, at_least: bool = False) -> str:
     """`301 M`, `≥ 301 M`, `unknown`."""
-    return "unknown" if value is None else f"{'≥ ' if at_least else ''}{COUNT.show(value)}"
+    if value is None:
+        return "unknown"
+    return f"{'≥ ' if at_least else ''}{value if value < 1000 else COUNT.show(value)}"
 
 
 def show_bytes(value: int | None) -> str:
     """`14.0 MB`."""
-    return BYTES.show(value)
+    return f"{value} B" if value is not None and value < 1000 else BYTES.show(value)
 
 
 def show_microseconds(value: float | None) -> str:
@@ -96,6 +101,8 @@ def summary(view: View) -> list[str]:
 def _peak(analysis: Analysis) -> str:
     peak = analysis.peak
     text = f"{show_bytes(peak.file_bytes)} alive at once, at {peak.at}"
+    if peak.only_order:
+        return f"{text}; there is only one order"
     if peak.exact and peak.best_bytes == peak.file_bytes:
         return f"{text}; no other order needs less"
     if peak.exact:
@@ -138,7 +145,7 @@ def _text(views: Sequence[View], level: str, width: int | None) -> str:
 def cost_table(view: View, level: str, width: int | None = None) -> str:
     """The cost by operator, layer or stage."""
     timed = view.roofline is not None
-    heads = [level, "kind", "output", "params", "MACs", "FLOPs", "activation", "FLOPs/B", "share"]
+    heads = [level, "kind", "output", "params", "MACs", "FLOPs", "activation", "FLOPs/B", share_title(view.analysis)]
     heads += ["bound by", "≥ µs", "µs"] if timed else []
     rows = [[*_cells(line), *(_time_cells(view, line) if timed else [])] for line in _lines(view, level)]
     total = view.analysis
@@ -149,6 +156,11 @@ def cost_table(view: View, level: str, width: int | None = None) -> str:
     if view.roofline is not None:
         last += ["", show_microseconds(view.roofline.least_us), show_microseconds(view.roofline.profiled_us)]
     return _table(heads, [*rows, last], 3, width)
+
+
+def share_title(analysis: Analysis) -> str:
+    """What the shares are of."""
+    return "share of MACs" if analysis.macs or not analysis.flops else "share of FLOPs"
 
 
 def _lines(view: View, level: str) -> Sequence[Row | Group]:
@@ -163,7 +175,7 @@ def _lines(view: View, level: str) -> Sequence[Row | Group]:
 
 def _cells(line: Row | Group) -> list[str]:
     if isinstance(line, Row):
-        kind, share, more = line.kind, "", False
+        kind, share, more = line.kind, show_percent(line.share), False
     else:
         kind, share, more = _main_kind(line), show_percent(line.share), line.at_least
     intensity = line.intensity
@@ -200,7 +212,7 @@ def _time_cells(view: View, line: Row | Group) -> list[str]:
 
 
 def _endpoint_table(analysis: Analysis, width: int | None) -> str:
-    heads = ["endpoint", "output", "stride", "receptive field"]
+    heads = ["last operator at this stride", "output", "stride", "receptive field"]
     rows = [[e.name, show_shape(e.shape), _pair(e.stride), _pair(e.field)] for e in analysis.endpoints]
     return _table(heads, rows, 1, width) if rows else ""
 
@@ -293,6 +305,21 @@ def to_csv(views: Sequence[View]) -> str:
         for number, row in enumerate(view.analysis.rows):
             writer.writerow(_csv_row(view, number, row))
     return stream.getvalue()
+
+
+def write_csv(views: Sequence[View], path: str | Path) -> None:
+    """Write the table.
+
+    Raises:
+        OutputError: as `check_csv`, or it cannot be written.
+    """
+    check_csv(path)
+    write_file(Path(path), to_utf8(to_csv(views)))
+
+
+def check_csv(path: str | Path) -> None:
+    """See that a table can be written there; errors as in `page.check_place`."""
+    check_place(path, lambda head: head.startswith(",".join(CSV_COLUMNS).encode()), "table of analyze")
 
 
 def _csv_row(view: View, number: int, row: Row) -> list[Any]:

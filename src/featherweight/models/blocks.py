@@ -8,8 +8,8 @@ filters), rounded up; where one does not, it says so. Costs below are MACs at on
 channels in, f filters, k the kernel's side. With strides 2 what stands before the strided layer costs four times as
 much. A k×k standard convolution costs k²·c·f; everything here is a way to pay less.
 
-In scope: layers. Not aware of: whole networks, weights files. Imports errors and stages; keras is imported with this
-module, so the module itself is imported where it is used.
+In scope: layers. Not aware of: whole networks, weights files. Imports errors, modelfile and stages; keras is imported
+with this module, so the module itself is imported where it is used.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +19,7 @@ import keras
 from keras import layers, ops
 
 from featherweight.errors import SettingError
+from featherweight.modelfile import one_line
 from featherweight.models.stages import Style, make_divisible
 
 Tensor = Any  # keras.KerasTensor
@@ -614,8 +615,7 @@ class Block(layers.Layer):  # type: ignore[misc]
         except SettingError:
             raise
         except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise SettingError(f"block {self.kind} on {tuple(shape[1:])} with {settings}: {reason}") from error
+            raise SettingError(f"block {self.kind} on {tuple(shape[1:])} with {settings}: {one_line(error)}") from error
         finally:
             keras.config.set_dtype_policy(before)
         self.inner = keras.Model(inputs, outputs, name=f"{self.name}_inner")

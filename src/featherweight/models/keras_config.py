@@ -10,6 +10,8 @@ Keras 2 files differ in arguments that were dropped (`groups=1` of a depthwise c
 counting of calls of nested models, and operators on tensors; `clean_config` writes them as Keras 3 does. An argument
 that Keras 3 lacks and that would change the result is refused, never dropped.
 
+Initializers become zeros: every weight is loaded over them. What makes Keras repeat its work is bounded.
+
 In scope: the JSON. Not aware of: weights, Keras itself. Imports modelfile.
 """
 
@@ -80,6 +82,8 @@ NN_OPERATIONS = _names(
 VALUES = frozenset({"__keras_tensor__", "__slice__", "__ellipsis__", "__tensor__", "__numpy__"})
 NUMBER_TYPES = re.compile(r"(float(16|32|64)|bfloat16|u?int(8|16|32|64)|bool)")
 
+Node = dict[str, Any]
+
 # Family → (its names, the module that the names are looked up in).
 FAMILIES = {
     "models": (MODELS, "keras"),
@@ -92,6 +96,7 @@ FAMILIES = {
     "ops.nn": (NN_OPERATIONS, "keras.src.ops.nn"),
 }
 MODULES = re.compile(r"(keras|tensorflow|tf_keras|builtins)(\.|$)")
+SCALARS = (int, float, str, type(None))  # True and False are numbers, too
 KEYS = _names(
     "class_name config module registered_name build_config compile_config name inbound_nodes shared_object_id"
 )
@@ -102,11 +107,12 @@ MAX_LAYERS = 3_000
 # a model that calls another one twice, which calls another one twice … costs double at every level.
 MAX_CALLS = 15_000
 CALLS_OF_BLOCK = 40
+MAX_LIST_OF_BLOCK = 32  # the longest that a block is given by anyone are three sizes of windows
 # Keras resolves a layer that stands before its input by another pass over all layers.
 MAX_FORWARD_REFERENCES = 100
+# Each weight is loaded over what an initializer made, and some take minutes for large kernels.
+ZEROS: Node = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
 BUILD_INSTEAD = "build the model in code and load its weights into it"
-
-Node = dict[str, Any]
 
 
 def clean_config(tree: Any, path: Path) -> Node:
@@ -132,7 +138,7 @@ class _Cleaner:
 
     def __init__(self, path: Path):
         self.path = path
-        self.layers = self.models = 0
+        self.layers = self.models = 0  # models: also what else takes more than one call
         self.weighed = self.work = 0
 
     def refuse(self, what: str, wanted: str = BUILD_INSTEAD) -> Exception:
@@ -218,7 +224,7 @@ class _Cleaner:
 
     def finished(self, node: Node, name: str, family: str, module: str) -> Node:
         """The object with its contents cleaned, under the name and module of the list."""
-        self.models += family == "models"
+        self.models += family == "models" or name == "Split"
         self.layers += family in ("layers", "models") or family.startswith("ops")
         if self.layers > MAX_LAYERS:
             raise self.refuse(f"its configuration has over {MAX_LAYERS:,} layers", "refused")
@@ -227,7 +233,11 @@ class _Cleaner:
             raise self.refuse(f"{one_line(name, 40)} without settings")
         if isinstance(inside, list):  # the oldest form of a Sequential
             inside = {"layers": inside}
+        if family == "initializers":
+            return dict(ZEROS)
         own = module.startswith(f"{OWN_PACKAGE}.")
+        if name == "Block" and own:
+            self.check_block(inside)
         clean: Node = {
             "module": module,
             "class_name": "Model" if name == "Functional" else name,
@@ -242,6 +252,22 @@ class _Cleaner:
         if family == "models":
             self.translate_model(clean)
         return clean
+
+    def check_block(self, config: Node) -> None:
+        """One of our blocks takes numbers, texts, short lists of numbers, and a flat dictionary as its style."""
+        settings = config.get("settings") or {}
+        if not isinstance(settings, dict):
+            raise self.refuse("a Block whose settings are no dictionary")
+        self.models += 1
+        style = settings.get("style")
+        rows = [("style", key, value) for key, value in style.items()] if isinstance(style, dict) else []
+        rows += [("settings", k, v) for k, v in settings.items() if k != "style" or not isinstance(style, dict)]
+        for where, key, value in rows:
+            numbers = value if isinstance(value, list) and where == "settings" else []
+            if len(numbers) > MAX_LIST_OF_BLOCK or any(type(number) not in (int, float) for number in numbers):
+                raise self.refuse(f"a Block with the list {one_line(key, 40)}", "wanted a short list of numbers")
+            if key in KEYS - {"name"} or (not isinstance(value, SCALARS) and value is not numbers):
+                raise self.refuse(f"a Block with {one_line(key, 40)} in its {where} that is no number and no text")
 
     def tensor_operator(self, node: Node) -> Node:
         """Keras 2's layer for a TensorFlow operator (`x + 3`, `tf.nn.relu(x)`) as a layer of Keras that does the same.
@@ -273,7 +299,7 @@ class _Cleaner:
         """Refuse what would keep Keras busy for minutes, from a few kB of JSON."""
         self.weigh(model)
         if self.weighed != self.models:
-            raise self.refuse("a model in a place where a layer has no model", "refused")
+            raise self.refuse("a model, Block or Split in a place where a layer has no model", "refused")
         if self.work > MAX_CALLS:
             raise self.refuse(
                 f"a model that takes {self.work:,} calls of layers to build", f"wanted up to {MAX_CALLS:,}"
@@ -288,7 +314,11 @@ class _Cleaner:
             if layer.get("class_name") in ("Sequential", "Model"):
                 each = self.weigh(layer)
             elif layer.get("class_name") == "Block":
-                each = CALLS_OF_BLOCK + _branches(layer)
+                self.weighed += 1
+                each = CALLS_OF_BLOCK + _repeats(layer)
+            elif layer.get("class_name") == "Split":
+                self.weighed += 1
+                each = self.parts(layer)
             else:
                 each = 1
             nodes = layer.get("inbound_nodes")
@@ -296,11 +326,22 @@ class _Cleaner:
         self.work += calls * len(layers) if sequential else calls
         return calls
 
+    def parts(self, split: Node) -> int:
+        """How many tensors a Split makes."""
+        given = split["config"].get("indices_or_sections")
+        parts = len(given) + 1 if isinstance(given, list) else given
+        if type(parts) is not int:
+            raise self.refuse("a Split into something that is no number of parts")
+        return abs(parts)
+
     # --- from Keras 2 to Keras 3 ---------------------------------------------------------------------------------
 
     def translate_layer(self, layer: Node) -> None:
         """Write one layer's settings as Keras 3 takes them."""
         name, config = layer["class_name"], layer["config"]
+        for key in config:
+            if key.endswith("_initializer") and config[key] is not None:
+                config[key] = dict(ZEROS)
         if "batch_input_shape" in config:
             shape = config.pop("batch_input_shape")
             if name == "InputLayer":
@@ -413,11 +454,12 @@ def _references(tree: Any) -> list[list[Any]]:
     return [found for item in tree for found in _references(item)]
 
 
-def _branches(block: Node) -> int:
+def _repeats(block: Node) -> int:
     """How many more layers one of our own blocks is told to make."""
-    settings = block["config"].get("settings")
-    branches = settings.get("branches") if isinstance(settings, dict) else None
-    return 10 * abs(branches) if type(branches) is int else 0
+    settings = block["config"].get("settings") or {}
+    branches = settings.get("branches", 0)
+    lists = sum(len(value) for value in settings.values() if isinstance(value, list))
+    return lists + (10 * abs(branches) if isinstance(branches, int) else 0)
 
 
 def _all_references(config: Node) -> list[list[Any]]:

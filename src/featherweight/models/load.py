@@ -8,7 +8,7 @@ Keras itself comes last, and it never sees the file:
 3. A child process copies the arrays out of the HDF5 file (`hdf5`): no links, nothing outside the file, no number that
    is not there.
 4. Keras builds the model in a `StatelessScope`: this gives each weight's shape and allocates none. The shapes must be
-   those of the file, so that no more can be asked for than the file holds.
+   those of the file, so that no more can be asked for than the file holds; and no layer may make an absurdly large map.
 5. Now Keras loads a file that was written here, from the cleaned configuration and the copied arrays, with
    `safe_mode=True, compile=False`.
 
@@ -19,12 +19,13 @@ Imports errors, modelfile, hdf5, keras_config and progress; h5py and keras where
 """
 
 import json
+import math
 import tempfile
 import threading
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,10 @@ if TYPE_CHECKING:
     import keras
 
 WEIGHTS_MEMBER = "model.weights.h5"
+WHOLE = 'wanted the whole model: save it again with model.save("name.keras") where it was made'
 METADATA = {"keras_version": "3.0.0", "date_saved": "2000-01-01@00:00:00"}
+# Numbers that one layer gives for one picture: 8 GiB of float32, thousands of times what light networks' widest do.
+MAX_OUTPUT_NUMBERS = 2**31
 Shape = tuple[int, ...]
 
 
@@ -113,7 +117,7 @@ def _take_apart(path: Path, kind: Kind, folder: Path) -> tuple[dict[str, Any], P
     if kind is Kind.HDF5:
         contents = clean_copy(path, copy)
         if contents.model_config is None:
-            raise failure(path, "weights only, without the model", "load them into a model with load_weights_file")
+            raise failure(path, "weights only, without the model", WHOLE)
         if not contents.legacy:
             raise failure(path, "a model without weights", "wanted a whole model as Keras saves it")
         return clean_config(parse_json(contents.model_config.encode(), path, "its model_config"), path), copy, contents
@@ -169,6 +173,10 @@ def _expected_shapes(config: dict[str, Any], path: Path) -> list[Shape]:
             with keras.StatelessScope(initialize_variables=False), _keras_errors(path):
                 model = keras.saving.deserialize_keras_object(json.loads(json.dumps(config)), safe_mode=True)
                 shapes.extend(tuple(weight.shape) for weight in model.weights)
+                if model.built and model.inputs:
+                    for image in model.inputs:
+                        _check_output(image.shape, image.name, path)
+                    _call_without_numbers(model, path)(model.inputs)
         except ModelFileError as error:
             problems.append(error)
 
@@ -179,6 +187,44 @@ def _expected_shapes(config: dict[str, Any], path: Path) -> list[Shape]:
     if problems:
         raise problems[0]
     return shapes
+
+
+def _call_without_numbers(operation: Any, path: Path) -> Callable[..., Any]:
+    """What a layer, operation or model gives, as shapes only; every one within it is held against the limit.
+
+    Nested models are walked through with the inputs of this call: their own may leave the picture's size open.
+    """
+    import keras
+
+    from featherweight.models.blocks import Block
+
+    def call(*inputs: Any, **settings: Any) -> Any:
+        if isinstance(operation, Block) and operation.inner is not None:
+            return _call_without_numbers(operation.inner, path)(*inputs)
+        if isinstance(operation, keras.Sequential):
+            outputs = inputs[0][0] if isinstance(inputs[0], list) else inputs[0]
+            for layer in operation.layers:
+                outputs = _call_without_numbers(layer, path)(outputs)
+            return outputs
+        if isinstance(operation, keras.Model):
+            return operation._run_through_graph(inputs[0], lambda inner: _call_without_numbers(inner, path))
+        outputs = operation.compute_output_spec(*inputs, **settings)
+        for output in keras.tree.flatten(outputs):
+            _check_output(output.shape, operation.name, path)
+        return outputs
+
+    return call
+
+
+def _check_output(shape: tuple[int | None, ...], name: str, path: Path) -> None:
+    """Sizes that are left open, the batch's before all, count as 1."""
+    numbers = math.prod(size or 1 for size in shape)
+    if numbers > MAX_OUTPUT_NUMBERS:
+        raise failure(
+            path,
+            f"{one_line(name, 80)} gives {numbers:,} numbers for one picture",
+            f"wanted up to {MAX_OUTPUT_NUMBERS:,}",
+        )
 
 
 def _put_together(config: dict[str, Any], weights: Path, contents: Contents, folder: Path) -> Path:
@@ -212,6 +258,8 @@ def _keras_errors(path: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             yield
+    except ModelFileError:
+        raise
     except Exception as error:  # Keras raises whatever comes out of a layer's own code
         raise failure(path, f"Keras cannot load it: {one_line(error)}", "wanted a model as Keras 3 saves it") from error
 

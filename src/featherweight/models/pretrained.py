@@ -155,8 +155,8 @@ def _imagenet(shape: Shape) -> "keras.Model":
         if "URL fetch failure" not in str(error):
             raise
         raise WeightsError(
-            f"cannot download the ImageNet weights of {net.name} {shape.width:g} ({_one_line(error)}); connect once, "
-            "or name a local file with --weights FILE, or train from nothing with --weights none"
+            f"cannot download the ImageNet weights of {net.name} {shape.width:g} ({modelfile.one_line(error)}); "
+            "connect once, or name a local file with --weights FILE, or train from nothing with --weights none"
         ) from error
     _for_our_input(model, net)
     return model
@@ -196,7 +196,7 @@ def _from_file(shape: Shape, path: Path) -> "keras.Model":
             load_weights_file(model, path)
             _for_our_input(model, net)
     except (ModelFileError, WeightsError, KeyError, ValueError) as error:
-        raise WeightsError(f"{misfit} with {net.classes} classes: {_one_line(error)}") from error
+        raise WeightsError(f"{misfit} with {net.classes} classes: {modelfile.one_line(error)}") from error
     return model
 
 
@@ -439,7 +439,3 @@ def _batch_norms(model: "keras.Model") -> list[Any]:
     import keras
 
     return [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

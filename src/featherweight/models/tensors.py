@@ -35,11 +35,21 @@ from featherweight.modelfile import (
     parse_json,
     read_member,
 )
-from featherweight.models.torchpickle import BFLOAT16, Refusal, Storage, Tensor, are_sizes, interpret, itemsize
+from featherweight.models.torchpickle import (
+    BFLOAT16,
+    Refusal,
+    Storage,
+    Tensor,
+    are_sizes,
+    interpret,
+    is_shape,
+    itemsize,
+)
 
 MAX_TENSORS = 20_000
 MAX_PICKLE_BYTES = 2 * 2**20  # a network of 1,000 tensors needs about 160 kB
 MAX_NESTING = 8
+MAX_NAME = 500
 # Tensors may share their numbers (tied weights), so a good file can declare more than it holds, but not much more.
 MAX_SHARING = 2
 FREE_SHARING_BYTES = 16 * 2**20
@@ -118,12 +128,14 @@ def _safetensors_rows(header: Any, room: int, path: Path) -> list[tuple[str, str
         if name == "__metadata__":
             continue
         what = f"tensor {one_line(name, 80)!r}"
+        if not name.isprintable():
+            raise failure(path, f"{what} has a name that is no plain text", "fetch it again")
         if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
             raise failure(path, f"{what} is not described by dtype, shape and data_offsets", "fetch it again")
         kind, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
         if not isinstance(kind, str) or kind not in SAFETENSORS_TYPES:
             raise failure(path, f"{what} has the type {one_line(kind, 40)}", f"known: {', '.join(SAFETENSORS_TYPES)}")
-        if not are_sizes(shape) or not are_sizes(offsets) or len(offsets) != 2:
+        if not is_shape(shape) or not are_sizes(offsets) or len(offsets) != 2:
             raise failure(path, f"{what} has no proper shape and offsets", "fetch it again")
         begin, end = offsets
         if end - begin != math.prod(shape) * itemsize(SAFETENSORS_TYPES[kind]):
@@ -173,7 +185,7 @@ def _npy(data: bytes, path: Path, name: str) -> NDArray[Any]:
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
         raise failure(path, f"{what} holds {one_line(dtype, 40)}, not plain numbers", SAFE_TO_SAY)
     room = len(data) - stream.tell()
-    if not are_sizes(shape) or math.prod(shape) * dtype.itemsize != room:
+    if not is_shape(shape) or math.prod(shape) * dtype.itemsize != room:
         raise failure(path, f"{what} declares the shape {one_line(shape, 40)} and holds {room:,} bytes", "fetch again")
     flat: NDArray[Any] = np.frombuffer(data, dtype, offset=stream.tell())
     array: NDArray[Any] = flat.reshape(shape, order="F" if by_columns else "C")
@@ -254,12 +266,16 @@ def _named_tensors(tree: Any, path: Path) -> dict[str, Tensor]:
     if type(tree) is not dict:
         raise failure(path, "its outermost value is no dictionary", "save model.state_dict(), not the model")
     found: dict[str, Tensor] = {}
+    if len(tree) > MAX_TENSORS:
+        raise failure(path, f"a dictionary of {len(tree):,} values", f"wanted up to {MAX_TENSORS:,} tensors")
     waiting: list[tuple[str, Any]] = [(_key(name), value) for name, value in reversed(tree.items())]
     visited = 0
     while waiting:
         name, value = waiting.pop()
         visited += 1
-        if visited > MAX_TENSORS or name.count("\0") > MAX_NESTING:
+        # Counted before the names of what is inside are made.
+        inside = len(value) if type(value) is dict else 0
+        if visited + len(waiting) + inside > MAX_TENSORS or name.count("\0") > MAX_NESTING:
             raise failure(path, "too many or too deeply nested dictionaries", f"wanted up to {MAX_TENSORS:,} tensors")
         if type(value) is dict:
             waiting += [(f"{name}\0{_key(inner)}", item) for inner, item in reversed(value.items())]
@@ -273,7 +289,13 @@ def _named_tensors(tree: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _key(name: Any) -> str:
-    return str(name).replace("\0", "?")
+    text = str(name)
+    # The name of a dictionary is repeated before the names of all that is in it.
+    if len(text) > MAX_NAME:
+        raise Refusal(f"it has a name of {len(text):,} characters")
+    if not text.isprintable():
+        raise Refusal(f"it has the name {one_line(text, 80)}, which is no plain text")
+    return text
 
 
 def _check_reach(tensors: dict[str, Tensor], path: Path) -> None:

@@ -10,6 +10,7 @@ Imports modelfile.
 """
 
 import io
+import math
 import pickletools
 import struct
 import warnings
@@ -22,6 +23,11 @@ import numpy as np
 from featherweight.modelfile import one_line
 
 MAX_DIMENSIONS = 16
+# Torch before 1.6 names an optimizer's state by the addresses of parameters. Python hashes whole numbers to themselves
+# only below 2^61 - 1; from there on a file could choose numbers that all hash alike.
+MAX_INTEGER_NAME = 2**48
+# NumPy multiplies the sizes of an empty array, too, and leaves the zeros out: 8 bytes each must stay below 2^63.
+MAX_NUMBERS = 2**60
 BFLOAT16 = "bfloat16"  # numpy has none: read as uint16 and widened to float32, which is exact
 STORAGE_TYPES = {
     "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16,
@@ -66,6 +72,7 @@ class Refusal(Exception):
 
 
 _MARK = object()
+_TAKEN = object()
 
 
 def interpret(stream: io.BytesIO) -> Any:
@@ -171,6 +178,8 @@ def _filled(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
         # Text and numbers only: the hash of nested tuples can take forever.
         if type(name) not in (str, int):
             raise TypeError(f"a name is a {type(name).__name__}")
+        if type(name) is int and not 0 <= name < MAX_INTEGER_NAME:
+            raise ValueError(f"a name is the number {name}")
         target[name] = value
     return target
 
@@ -233,6 +242,9 @@ def _build(stack: list[Any], _: dict[int, Any], __: Any) -> None:
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """Empty, or of pairs, as Python 2 wrote it. The list is used up: out of one list a small file could else make
+    thousands of dictionaries.
+    """
     if not arguments:
         return {}
     pairs = arguments[0]
@@ -242,12 +254,14 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
         or any(type(p) not in (list, tuple) or len(p) != 2 for p in pairs)
     ):
         raise Refusal("its pickle has an ordered dictionary that is not plain")
-    return _filled({}, [item for pair in pairs for item in pair])
+    found = _filled({}, [item for pair in pairs for item in pair])
+    pairs[:] = [_TAKEN]
+    return found
 
 
 def _tensor(arguments: tuple[Any, ...]) -> Tensor:
     storage, offset, shape, strides = arguments[:4]
-    proper = type(storage) is Storage and are_sizes((offset,)) and are_sizes(shape) and are_sizes(strides)
+    proper = type(storage) is Storage and are_sizes((offset,)) and is_shape(shape) and are_sizes(strides)
     if not proper or len(shape) != len(strides):
         raise Refusal("its pickle has a tensor without a proper storage, offset, shape and strides")
     return Tensor(storage, offset, tuple(shape), tuple(strides))
@@ -292,3 +306,8 @@ def are_sizes(values: Any) -> bool:
         and len(values) <= MAX_DIMENSIONS
         and all(type(value) is int and 0 <= value < 2**48 for value in values)
     )
+
+
+def is_shape(values: Any) -> bool:
+    """Whether it can be the shape of an array, empty ones included."""
+    return are_sizes(values) and math.prod(size for size in values if size) < MAX_NUMBERS

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,15 @@ class OnnxRuntime:
         return OrtSession(_open(artifact.model_path, _options(threads)), artifact)
 
 
-def profile(path: Path, threads: int, runs: int, folder: Path) -> Path:
+def profile(path: Path, threads: int, runs: int, folder: Path, shapes: Mapping[str, Sequence[int]]) -> Path:
     """Run a file on noise with the library's own profiler; returns the profile, JSON in Chrome's trace format.
 
     Args:
-        path: the `.onnx` file; open sizes of its inputs are taken as 1.
+        path: the `.onnx` file.
         threads: of an operator.
         runs: how often, after the same number of runs to warm up, which the profile has too.
         folder: where the profile is written.
+        shapes: of the inputs by name, pictures as (n, h, w, c): sizes that the file leaves open are taken from there.
 
     Raises:
         RuntimeFailure: ONNX Runtime refuses the file, or its inputs.
@@ -61,7 +63,7 @@ def profile(path: Path, threads: int, runs: int, folder: Path) -> Path:
     for value in session.get_inputs():
         if value.type not in TYPES:
             raise RuntimeFailure(f"{path} takes {value.name} {value.type}; wanted float32 or uint8")
-        shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        shape = _filled(value.shape, shapes.get(value.name, ()))
         feeds[value.name] = noise.uniform(0, 255, shape).astype(TYPES[value.type])
     try:
         for _ in range(2 * runs):
@@ -69,6 +71,17 @@ def profile(path: Path, threads: int, runs: int, folder: Path) -> Path:
     except Exception as error:  # as when loading
         raise RuntimeFailure(f"onnxruntime cannot run {path}: {_first_line(error)}") from error
     return Path(session.end_profiling())
+
+
+def _filled(shape: Sequence[int | str | None], given: Sequence[int]) -> list[int]:
+    """A file's shape with its open sizes as given: in the file's order, or, as (n, c, h, w), out of (n, h, w, c)."""
+    orders = [list(given), [*given[:1], *given[-1:], *given[1:-1]]]
+    for order in orders:
+        if len(order) == len(shape) and all(
+            own == size or not isinstance(own, int) for own, size in zip(shape, order, strict=True)
+        ):
+            return order
+    return [size if isinstance(size, int) else 1 for size in shape]
 
 
 def _options(threads: int) -> Any:
