@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Step
 from featherweight.errors import SettingError
-from featherweight.models.copying import set_layer_weights
+from featherweight.models.copying import model_inside, set_layer_weights
 
 if TYPE_CHECKING:
     import keras
@@ -40,7 +40,7 @@ def fold(model: "keras.Model") -> tuple["keras.Model", Step]:
     model, norms = fold_batch_norm(model)
     settings = {"branches": branches.settings["folded"], "batch_norms": norms.settings["folded"]}
     inside = "a model inside of a layer is not looked into; fold it by itself"
-    nested = [(layer.name, inside) for layer in model.layers if _is_model(layer)]
+    nested = [(layer.name, inside) for layer in model.layers if model_inside(layer) is not None]
     return model, Step("fold", settings, (*branches.skipped, *norms.skipped, *nested))
 
 
@@ -116,10 +116,6 @@ def _functional(model: "keras.Model") -> "keras.Model":
     if isinstance(model, keras.Sequential) and model.built:
         return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     return model
-
-
-def _is_model(layer: Any) -> bool:
-    return bool(getattr(layer, "layers", None)) or getattr(layer, "inner", None) is not None
 
 
 class _Graph:
