@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ from featherweight.artifact import (
     GOLDEN,
     MANIFEST,
     Artifact,
+    Choice,
     fits,
+    is_model,
     new_folder,
     read_artifact,
     sha256_of,
     to_utf8,
     write_artifact,
+    write_choice,
     write_file,
 )
 from featherweight.errors import ArtifactError, OutputError
@@ -125,8 +128,89 @@ def test_a_manifest_cut_off_anywhere(tmp_path: Path) -> None:
 
 def test_another_schema(tmp_path: Path) -> None:
     make_artifact(tmp_path / "model")
-    edit(tmp_path / "model", schema=2)
-    with pytest.raises(ArtifactError, match="has schema 2, this featherweight reads 1; use the version that wrote it"):
+    for schema in (3, 0, True, "2", None):
+        edit(tmp_path / "model", schema=schema)
+        with pytest.raises(
+            ArtifactError, match=rf"has schema {schema}, this featherweight reads 1 to 2; use the version that wrote it"
+        ):
+            read_artifact(tmp_path / "model")
+
+
+# -------------------------------------------------------------------------------------------------------- tuned
+
+CHOICE = Choice(
+    runtime="openvino",
+    settings={"threads": 2, "precision": None, "optimization": None, "provider": None, "input_size": None},
+    p50_ms=3.25,
+    ratio_to_default=(0.5, 0.48, 0.53),
+    agreement="same top-1 on 2 golden inputs",
+    date="2026-01-02T03:04:05+00:00",
+    quick=False,
+    versions={"featherweight": "0.1.0", "openvino": "2026.4.0"},
+)
+
+
+def test_a_manifest_of_schema_1_is_read(tmp_path: Path) -> None:
+    written = make_artifact(tmp_path / "model")
+    edit(tmp_path / "model", schema=1, tuned=...)
+    assert read_artifact(tmp_path / "model") == written
+    assert written.tuned == {}
+    tuned = write_choice(written, "abc", CHOICE)  # and becomes one of schema 2 by a choice
+    assert json.loads((tmp_path / "model" / MANIFEST).read_text())["schema"] == 2
+    assert tuned == replace(written, tuned={"abc": CHOICE})
+
+
+def test_a_choice_is_written_and_nothing_else_changes(tmp_path: Path) -> None:
+    written = make_artifact(tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in written.path.iterdir()}
+    first = write_choice(written, "this device", CHOICE)
+    other = replace(CHOICE, runtime="opencv", ratio_to_default=None)
+    both = write_choice(written, "that device", other)  # `written` knows nothing of the first
+    assert (first.tuned, both.tuned) == ({"this device": CHOICE}, {"this device": CHOICE, "that device": other})
+    assert read_artifact(written.path) == both
+    again = write_choice(both, "this device", other)
+    assert again.tuned == {"this device": other, "that device": other}
+    after = {path.name: path.read_bytes() for path in written.path.iterdir()}
+    assert {name: data for name, data in after.items() if name != MANIFEST} == {
+        name: data for name, data in before.items() if name != MANIFEST
+    }
+    old, new = json.loads(before[MANIFEST]), json.loads(after[MANIFEST])
+    assert {**new, "tuned": {}} == old
+
+
+def test_a_choice_of_another_file_is_not_kept(tmp_path: Path) -> None:
+    tuned = write_choice(make_artifact(tmp_path / "model"), "abc", CHOICE)
+    assert write_artifact(replace(tuned, path=tmp_path / "other"), MODEL[:-1], tuned.golden()).tuned == {}
+
+
+def test_a_choice_is_refused_where_it_cannot_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(8))
+    with pytest.raises(ArtifactError, match=r"bare model file and has no artifact\.json to write a choice into"):
+        write_choice(read_artifact(tmp_path / "net.tflite"), "abc", CHOICE)
+    written = make_artifact(tmp_path / "model")
+    before = (written.path / MANIFEST).read_bytes()
+    with pytest.raises(ArtifactError, match="is another model than it was before; nothing was written"):
+        write_choice(replace(written, sha256="00" * 32), "abc", CHOICE)
+    failing(monkeypatch, module.os, "fsync", 1, errno.ENOSPC)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_choice(written, "abc", CHOICE)
+    assert (written.path / MANIFEST).read_bytes() == before
+    assert left(written.path) == sorted([MANIFEST, GOLDEN, "model.onnx"])
+
+
+@pytest.mark.parametrize("name", list(Choice.__dataclass_fields__))
+def test_each_field_of_a_choice_must_be_there_and_be_of_its_kind(tmp_path: Path, name: str) -> None:
+    make_artifact(tmp_path / "model")
+    whole = asdict(CHOICE)
+    for wrong in (..., {"a": [1]}, [[1]], True, [1.0, 2.0]):
+        if (name, wrong) in (("settings", {"a": [1]}), ("quick", True)):  # a setting's own kind is the runtimes' matter
+            continue
+        values = {key: value for key, value in {**whole, name: wrong}.items() if value is not ...}
+        edit(tmp_path / "model", tuned={"abc": values})
+        with pytest.raises(ArtifactError, match="is not a manifest"):
+            read_artifact(tmp_path / "model")
+    edit(tmp_path / "model", tuned={"abc": {**whole, "more": 1}})
+    with pytest.raises(ArtifactError, match="is not a manifest"):
         read_artifact(tmp_path / "model")
 
 
@@ -335,6 +419,16 @@ def test_write_file_replaces_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "page").read_bytes() == b"old"
     write_file(tmp_path / "page", b"new")
     assert (tmp_path / "page").read_bytes() == b"new" and left(tmp_path) == ["page"]
+
+
+def test_what_looks_like_a_model(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "model")
+    for name in ("records.jsonl", "net.onnx", "net.tflite"):
+        (tmp_path / name).write_text("")
+    looks = {name: is_model(tmp_path / name) for name in ("model", "records.jsonl", "net.onnx", "net.tflite", ".", "x")}
+    assert looks == {
+        "model": True, "records.jsonl": False, "net.onnx": True, "net.tflite": True, ".": False, "x": False,
+    }  # fmt: skip
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

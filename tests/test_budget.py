@@ -14,7 +14,7 @@ from featherweight.record import BY_KEY, QUANTITIES
 from tests.make import make_record
 
 EVERY = pytest.mark.parametrize("quantity", QUANTITIES.values(), ids=lambda quantity: quantity.key)
-BOUNDS = {"ms": 4.0, "B": 4e6, "mJ": 4.0, "fraction": 0.5, "count": 4e6}
+BOUNDS = {"ms": 4.0, "B": 4e6, "mJ": 4.0, "1/s": 4.0, "fraction": 0.5, "count": 4e6}
 
 
 def test_the_example_of_the_docs() -> None:
@@ -31,7 +31,9 @@ def test_the_example_of_the_docs() -> None:
 def test_every_quantity_from_its_right_side_only(quantity: Quantity) -> None:
     right, wrong = ("<", ">") if quantity.better == "lower" else (">", "<")
     value = (
-        "0.5" if quantity.unit == "fraction" else {"ms": "4ms", "B": "4MB", "mJ": "4mJ", "count": "4M"}[quantity.unit]
+        "0.5"
+        if quantity.unit == "fraction"
+        else {"ms": "4ms", "B": "4MB", "mJ": "4mJ", "1/s": "4/s", "count": "4M"}[quantity.unit]
     )
     for sign in ("=", right, right + "="):
         assert parse_budget(f" {quantity.key} {sign} {value} ,").limits == (Limit(quantity, BOUNDS[quantity.unit]),)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_measure_appends_and_compare_shows(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records, page = tmp_path / "records.jsonl", tmp_path / "report.html"
-    common = ("--data", trained.folder, "--threads", "1", "--min-seconds", "0.05", "--output", records)
+    common = ("--data", trained.folder, "--threads", "1", "--runtime", "onnxruntime", "--quick", "--output", records)
     for kind in ("onnx-int8", "onnx-float32"):
         status, out, _ = run(capsys, "measure", trained.artifacts[kind].path, *common)
         assert status == 0
@@ -74,9 +75,14 @@ def test_measure_appends_and_compare_shows(
         assert f"appended to {records}" in out
     assert len(read_records(records)) == 2
     assert read_records(records)[0].settings["command"].startswith("featherweight measure ")
-    status, out, _ = run(capsys, "compare", records, "--output", page)
+    status, _, err = run(capsys, "compare", records)
+    assert status == 2
+    assert "quick" in err
+    records.write_text("".join(replace(one, quick=False).to_json() + "\n" for one in read_records(records)))
+    status, out, _ = run(capsys, "compare", records, "--output", page, "--csv", tmp_path / "all.csv")
     assert status == 0
     assert "beaten by none" in out
+    assert len((tmp_path / "all.csv").read_text().splitlines()) == 3
     assert "<svg" in page.read_text(encoding="utf-8")
     status, out, _ = run(capsys, "compare", records, "--budget", "size=1B", "--json")
     assert status == 1
@@ -141,11 +147,11 @@ def test_a_full_disk_is_one_line(
 
     monkeypatch.setattr(os, "fsync", full)
     records = tmp_path / "records.jsonl"
-    quick = ("--threads", "1", "--min-seconds", "0.01", "--min-runs", "11")
+    quick = ("--threads", "1", "--runtime", "onnxruntime", "--quick", "--min-seconds", "0.01")
     status, out, err = run(capsys, "measure", trained.artifacts["onnx-int8"].path, *quick, "--output", records)
     assert (status, out) == (2, "")
     assert "No space left on device; make room or name another place" in err.splitlines()[-1]
-    assert records.read_bytes() == b""
+    assert not records.exists()
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "/dev/full"])
@@ -156,7 +162,7 @@ def test_a_file_of_something_else_is_never_appended_to(
         pytest.skip("this system has no /dev/full")
     notes = tmp_path / "notes.txt"
     notes.write_text("mine, without a newline")
-    quick = ("--threads", "1", "--min-seconds", "0.01", "--min-runs", "11")
+    quick = ("--threads", "1", "--quick")
     output = tmp_path / name  # an absolute name stays itself
     status, _, err = run(capsys, "measure", trained.artifacts["onnx-int8"].path, *quick, "--output", output)
     assert status == 2
@@ -167,7 +173,7 @@ def test_a_file_of_something_else_is_never_appended_to(
 def test_ctrl_c_keeps_finished_records_and_exits_130(trained: Trained, tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
     kinds = [str(trained.artifacts[kind].path) for kind in ("onnx-int8", "litert-int8", "onnx-float32")] * 4
-    command = [sys.executable, "-m", "featherweight.cli", "measure", *kinds, "--threads", "1", "--min-seconds", "3"]
+    command = [sys.executable, "-m", "featherweight.cli", "measure", *kinds, "--threads", "1", "--quick"]
     # A shell starts what runs in the background deaf to SIGINT, and children inherit that; a handler they do not.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -10,6 +10,7 @@ from featherweight.export import FLOAT_TOLERANCE, About, _checked, _full_range, 
 from featherweight.models.zoo import Shape, build
 from featherweight.quantize import INT8_TOLERANCE, check_agreement, quantize
 from featherweight.runtimes import RUNTIMES
+from featherweight.runtimes.settings import Settings
 from featherweight.train import predict_pixels
 from tests.trained import SIZE, Trained
 
@@ -20,7 +21,7 @@ KINDS = ("onnx-float32", "onnx-int8", "litert-float32", "litert-int8")
 def test_the_file_answers_as_keras_does(trained: Trained, kind: str) -> None:
     artifact = read_artifact(trained.artifacts[kind].path)
     runtime = next(r for r in RUNTIMES.values() if r.supports(artifact) is None)
-    session = runtime.load(artifact, 1)
+    session = runtime.load(artifact, Settings(precision="float32"))
     items = trained.dataset.part("test")
     pixels = load_pixels(items, SIZE, SIZE).take(items)
     wanted = predict_pixels(trained.model, pixels)

@@ -17,7 +17,7 @@ LATENCY, SIZE, ACCURACY = BY_KEY["latency_p50"], BY_KEY["size"], BY_KEY["accurac
 
 def test_the_quantities_of_a_record_in_order_and_each_key_once() -> None:
     assert list(QUANTITIES) == [name for name in Record.__dataclass_fields__ if name in QUANTITIES]
-    assert len(BY_KEY) == len(QUANTITIES) == 11
+    assert len(BY_KEY) == len(QUANTITIES) == 17
     assert len({quantity.label for quantity in QUANTITIES.values()}) == len(QUANTITIES)
     assert quantities(Quantity) == {}
 
@@ -82,6 +82,8 @@ def test_shown_values() -> None:
     assert LATENCY.show(0.000_001) == "0.000001 ms"
     assert LATENCY.show(0.000_000_4) == "0.0000004 ms"  # a number that is there never looks like none
     assert ACCURACY.show(0.979) == "97.9 %"
+    assert BY_KEY["throughput"].show(800.0) == "800/s"
+    assert BY_KEY["throughput"].exact(800.5) == "800.5/s"
     assert BY_KEY["macs"].show(13_600_000) == "13.60 M"
     assert BY_KEY["energy"].show(0) == "0 mJ"
 

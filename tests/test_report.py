@@ -4,6 +4,7 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featherweight import report as module
 from featherweight.budget import Budget, parse_budget
 from featherweight.errors import BudgetError, OutputError, RecordError
 from featherweight.record import BY_KEY, QUANTITIES, Record, append_record
-from featherweight.report import (
+from featherweight.report import Comparison, card, compare, markdown, page, plot, show, table
+from featherweight.report.figure import (
     BOTTOM,
     LARGEST_DOT,
     LEFT,
+    LONGEST_NAME,
     PLOT_HEIGHT,
     PLOT_WIDTH,
     RIGHT,
     SMALLEST_DOT,
     TOP,
-    Comparison,
-    card,
-    compare,
-    markdown,
-    page,
-    plot,
-    show,
-    table,
 )
+from featherweight.report.text import COLUMNS
 from tests.make import make_record
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&|[bold]:smile:"
@@ -73,6 +68,29 @@ SAME = tuple(
 )
 SETS = {"eight": EIGHT, "one": EIGHT[:1], "forty": FORTY, "ones": ONES, "same": SAME}
 EACH_SET = pytest.mark.parametrize("records", SETS.values(), ids=SETS)
+
+
+DOUBTFUL = record_of(
+    "v1-96-float32",
+    0.61,
+    87,
+    930_000,
+    precision="float32",
+    compute_precision="bfloat16",
+    unstable=("other programs kept 40 % of the cores busy", "the clock fell"),
+    quick=True,
+    findings=("slower than the float file",),
+    environment={"before": dict.fromkeys("abcde", 1), "after": dict.fromkeys("abcde", 2)},
+    energy_mj=None,
+    energy_method=None,
+    energy_estimate={"method": "estimated:power-given", "mj_per_inference": 7.5},
+    missing={"energy_mj": "no meter"},
+    samples="records.samples/0123456789abcdef.npz",
+)
+OTHERS = tuple(
+    replace(record, device_id="ffffffffffff", device={"name": "Big PC", "cores": 16}, accuracy=0.99)
+    for record in EIGHT[:3]
+)
 
 
 class Elements(HTMLParser):
@@ -118,7 +136,9 @@ def circles(records: Comparison) -> dict[str, ET.Element]:
 def test_the_page_asks_for_nothing(records: tuple[Record, ...]) -> None:
     text = page(compare(records, "latency_p50=5ms"), parse_budget("latency_p50=5ms"))
     assert not re.search(r"https?:|//|url\(|@import|<script|javascript:", text)
-    words = "html head meta title style body h1 h2 p small span div table thead tbody tr th td details summary pre"
+    words = (
+        "html head meta title style body h1 h2 p small span div table thead tbody tr th td details summary pre strong"
+    )
     allowed = {*words.split(), "svg", "line", "text", "circle", "polyline"}
     for tag, attributes in Elements(text).found:
         assert tag in allowed
@@ -139,10 +159,10 @@ def test_every_record_is_in_the_page(records: tuple[Record, ...]) -> None:
 
 def test_what_the_page_says_of_a_record() -> None:
     text = page(compare(EIGHT, "latency_p50=1ms"), parse_budget("latency_p50=1ms"))
-    assert "8 records on Testboard 5, 4 cores. Budget: latency_p50&lt;=1.00 ms." in text
+    assert "8 records on Testboard 5, 4 cores (0123456789ab). Budget: latency_p50&lt;=1.00 ms." in text
     assert "Warning: others kept 30 % of the cores busy." in text
     assert "No energy per inference: no meter on this board." in text
-    assert "700 runs (at least 100 and 2.0 s) after a warm-up of at least 10 runs and 0.5 s" in text
+    assert "700 runs (at least 100 and 10.0 s) after a warm-up of at least 10 runs and 1.0 s" in text
     assert "Accuracy: 160 pictures of test (data feedc0de)" in text
     assert text.count(">fits</td>") == sum((record.latency_p50_ms or 0) <= 1 for record in EIGHT)
     assert "p50 latency is 9.80 ms; wanted &lt;= 1.00 ms" in text
@@ -199,7 +219,7 @@ def test_a_missing_number_never_appears_as_one() -> None:
     assert "None" not in shown and "null" not in shown
     cells = re.findall(r"<td>(.*?)</td>", text)
     titles = {reason for reason in reasons.values() if f'<span title="{reason}">–</span>' in text}
-    assert titles == {reasons[BY_KEY[key].field] for key in module.COLUMNS if BY_KEY[key].field in reasons}
+    assert titles == {reasons[BY_KEY[key].field] for key in COLUMNS if BY_KEY[key].field in reasons}
     assert "0" not in cells
     assert record.id in text
 
@@ -304,7 +324,7 @@ def test_names_say_what_tells_them_apart() -> None:
     names = {name for name, *_ in boxes(drawn(compare(EIGHT)))}
     assert {"v1-96-int8, 1 thread", "v1-96-int8, 2 threads", "v1-96-float32"} <= names
     long = record_of("n" * 200, 1.0, 90, 1000)
-    assert [len(name) for name, *_ in boxes(drawn(compare([long])))] == [module.LONGEST_NAME]
+    assert [len(name) for name, *_ in boxes(drawn(compare([long])))] == [LONGEST_NAME]
 
 
 def test_the_dashed_line_joins_the_records_that_none_beats_in_accuracy_and_latency() -> None:
@@ -368,7 +388,8 @@ def test_a_card_has_every_number_and_the_reason_of_each_missing_one() -> None:
     ).splitlines()
     assert lines[0].startswith("mobilenet_v1-0.25-128-int8  [")
     assert "onnxruntime 1.31.1, 1 thread, Testboard 5" in lines[1]
-    body = {line.strip()[:22].strip(): line.strip()[22:].strip() for line in lines[2:-1]}
+    assert lines[2] == "  computed in int8 on cpu (file: int8)"
+    body = {line.strip()[:24].strip(): line.strip()[24:].strip() for line in lines[3:-1]}
     assert list(body) == [quantity.label for quantity in QUANTITIES.values()]
     assert body["top-1"] == "87.5 % (81.0–92.0)  n = 160, test pictures"
     assert body["p50 latency"] == "4.25 ms (4.12–4.38)  n = 700 runs"
@@ -380,14 +401,35 @@ def test_a_card_has_every_number_and_the_reason_of_each_missing_one() -> None:
 def test_a_card_of_nothing_measured_shows_no_number() -> None:
     nothing = dict.fromkeys([*QUANTITIES, "accuracy_interval", "accuracy_n", "latency_p50_interval_ms", "latency_n"])
     reasons = dict.fromkeys(QUANTITIES, "no time")
-    body = card(make_record(**nothing, missing=reasons)).splitlines()[2:]
-    assert [line.strip()[22:].strip() for line in body] == ["–  no time"] * len(QUANTITIES)
+    body = card(make_record(**nothing, missing=reasons)).splitlines()[3:]
+    assert [line.strip()[24:].strip() for line in body] == ["–  no time"] * len(QUANTITIES)
+
+
+def test_a_card_says_all_that_must_be_known_of_a_record() -> None:
+    lines = card(DOUBTFUL).splitlines()
+    assert lines[0].endswith(f"[{DOUBTFUL.id}]  UNSTABLE  quick")
+    assert lines[2] == "  computed in bfloat16 on cpu (file: float32)"
+    assert "  energy per inference     –  no meter" in lines
+    assert "  energy, estimated and not measured: method estimated:power-given, mj_per_inference 7.5" in lines
+    tail = [
+        "  UNSTABLE: other programs kept 40 % of the cores busy",
+        "  UNSTABLE: the clock fell",
+        "  quick: too short to be compared",
+        "  finding: slower than the float file",
+        "  changed meanwhile: a 1 → 2; b 1 → 2; c 1 → 2; d 1 → 2; 1 more",
+        "  raw samples: records.samples/0123456789abcdef.npz",
+    ]
+    assert lines[-len(tail) :] == tail
+    foreign = card(make_record(compute_precision=None, provider=None, precision=None))
+    assert "  computed in unknown on unknown (file: unknown)" in foreign.splitlines()
+    measured = next(line for line in card(make_record()).splitlines() if "energy" in line)
+    assert measured.endswith("12.50 mJ  measured:rapl-package")
 
 
 @EACH_SET
 def test_table_and_markdown_have_each_record_once_lightest_first(records: tuple[Record, ...]) -> None:
     comparison = compare(records)
-    rows = table(comparison, budgeted=False, width=400).splitlines()[1:-1]
+    rows = table(comparison, budgeted=False, width=400).splitlines()[1:-2]
     lines = markdown(records).splitlines()[2:]
     assert len(rows) == len(lines) == len(records)
     for record, row, line in zip(comparison.records, rows, lines, strict=True):
@@ -397,6 +439,135 @@ def test_table_and_markdown_have_each_record_once_lightest_first(records: tuple[
     latencies = [record.latency_p50_ms or 0 for record in comparison.records]
     assert latencies == sorted(latencies)
     assert len({line.count("|") for line in markdown(records).splitlines()}) == 1
+
+
+def test_the_table_says_once_what_is_the_same_in_every_row() -> None:
+    lines = table(compare(EIGHT), budgeted=False, width=400).splitlines()
+    assert "threads" in lines[0] and "runtime" not in lines[0]
+    assert lines[-2] == "all: onnxruntime, computed in int8, on cpu"
+    mixed = [EIGHT[0], replace(EIGHT[2], runtime="openvino", compute_precision="bfloat16", provider=None)]
+    text = table(compare(mixed), budgeted=False, width=400)
+    assert "all: threads 1\n" in text
+    assert re.search(r"v1-96-float32 +openvino +bfloat16 +\? ", text)
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 160])
+@pytest.mark.parametrize("budget", [None, "latency_p50=1ms"])
+def test_a_narrow_terminal_cuts_no_word_and_hides_no_column_in_silence(width: int, budget: str | None) -> None:
+    comparison = compare([*EIGHT[:3], DOUBTFUL, *OTHERS], budget, quick=True)
+    text = table(comparison, budgeted=budget is not None, width=width)
+    rows = [line for line in text.splitlines() if not line.startswith(("all:", "no room", "●b", "● b", "UNSTABLE:"))]
+    assert max(map(len, rows)) <= width
+    for record in comparison.records:
+        assert record.name in text
+        for name in ("accuracy", "latency_p50_ms"):
+            assert all(word in text for word in show(record, name).split())
+    left_out = " ".join(re.findall(r"no room for: (.*);", text))
+    for label in [BY_KEY[key].label for key in COLUMNS] + ["accuracy against best"]:
+        head = all(any(word in row.split() for row in rows) for word in label.split())
+        assert head or label in left_out
+    assert budget is None or "fits" in text
+
+
+def test_devices_stand_beside_each_other_without_a_verdict_across() -> None:
+    comparison = compare([*EIGHT, *OTHERS])
+    assert [one.device for one in comparison.devices] == [
+        "Big PC, 16 cores (ffffffffffff)",
+        "Testboard 5, 4 cores (0123456789ab)",
+    ]
+    for records in (EIGHT, OTHERS):
+        alone = compare(records)
+        assert [id for id in comparison.front if id in {r.id for r in records}] == list(alone.front)
+        assert {r.id: comparison.verdicts[r.id] for r in records} == alone.verdicts
+    text = table(comparison, budgeted=False)
+    titles = [line for line in text.splitlines() if line.endswith(")") and "cores (" in line and "file" not in line]
+    assert titles == [one.device for one in comparison.devices]
+    rows = [line for line in text.splitlines() if re.match(r"v1-96-int8 +onnxruntime ", line)]
+    cell = "0.33 ms (2 threads, int8); 0.42 ms (1 thread, int8)"
+    assert [re.split(" {2,}", row)[2:] for row in rows] == [[cell, cell]]
+    only_here = next(line for line in text.splitlines() if re.match(r"resnet18-224-float32 +onnxruntime ", line))
+    assert re.split(" {2,}", only_here)[2:] == ["–", "38.00 ms (1 thread, int8)"]
+    with pytest.raises(RecordError, match="differ in data"):  # within one device
+        compare([*EIGHT, *OTHERS, replace(OTHERS[0], part="val")])
+
+
+def test_two_files_of_one_name_are_two_rows_of_the_matrix() -> None:
+    other = replace(OTHERS[0], artifact_sha256="cd" * 32)
+    text = table(compare([EIGHT[0], other]), budgeted=False)
+    assert re.search(r"v1-96-int8 abababab +onnxruntime +– +0\.42 ms", text)
+    assert re.search(r"v1-96-int8 cdcdcdcd +onnxruntime +0\.42 ms \(1 thread, int8\) +–", text)
+
+
+def test_the_page_of_several_devices_has_a_section_each() -> None:
+    comparison = compare([*EIGHT, *OTHERS])
+    text = page(comparison, Budget())
+    assert "11 records on 2 devices." in text
+    for title in ("Big PC, 16 cores (ffffffffffff)", "Testboard 5, 4 cores (0123456789ab)"):
+        assert f"<h2>Accuracy against latency: {title}</h2>" in text
+        assert f"<h2>Records: {title}</h2>" in text
+    assert text.count("<svg") == 2 and text.count("<circle") == 11
+    assert "records of different devices are not compared" in text
+    assert text.count("<details") == 11
+    Elements(text)
+
+
+def test_markdown_of_several_devices_names_each() -> None:
+    lines = markdown([*EIGHT, *OTHERS]).splitlines()
+    assert lines[0].startswith("| record | device | file |")
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["Testboard 5"] * 8 + ["Big PC"] * 3
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_unstable_and_quick_are_said_wherever_a_record_is_shown() -> None:
+    comparison = compare([*EIGHT, DOUBTFUL], quick=True)
+    rows = [line for line in table(comparison, budgeted=False).splitlines() if line.startswith("UNSTABLE quick ")]
+    assert len(rows) == 1 and DOUBTFUL.name in rows[0]
+    assert f"| {DOUBTFUL.id} | v1-96-float32 (UNSTABLE, quick) |" in markdown(comparison.records)
+    assert next(text for text in circles(comparison) if "UNSTABLE" in text).startswith(
+        "v1-96-float32, onnxruntime, 1 thread, UNSTABLE, quick: "
+    )
+    text = page(comparison, Budget())
+    small = "<small>onnxruntime, 1 thread, computed in bfloat16</small>"
+    badges = '<strong class="miss">UNSTABLE</strong> <strong class="miss">quick</strong>'
+    assert text.count(small + badges) == 1
+    for line in (
+        "UNSTABLE, so that its times are not compared: the clock fell.",
+        "Quick: too short to be compared.",
+        "Computed in bfloat16 on cpu (file: float32).",
+        "Finding: slower than the float file.",
+        "Changed meanwhile: e 1 → 2.",
+        "never compared: method estimated:power-given, mj_per_inference 7.5.",
+        "records.samples/0123456789abcdef.npz, beside the file of records.",
+        "Red: UNSTABLE or quick.",
+    ):
+        assert line in text
+    assert f"{DOUBTFUL.id} · v1-96-float32, onnxruntime, 1 thread, UNSTABLE, quick</summary>" in text
+    assert "Energy: measured:rapl-package." in text
+    assert "UNSTABLE" not in page(compare(EIGHT), Budget())
+
+
+def test_quick_records_have_no_part_in_front_and_verdicts() -> None:
+    quick = replace(EIGHT[1], quick=True, latency_p50_ms=0.01, accuracy=1.0)
+    with pytest.raises(RecordError, match="a quick measurement is not compared"):
+        compare([*EIGHT, quick])
+    comparison = compare([*EIGHT, quick], quick=True)
+    alone = compare(EIGHT)
+    assert comparison.front == alone.front
+    assert comparison.verdicts == {**alone.verdicts, quick.id: "–"}
+    only = compare([quick, replace(quick, accuracy=None, seed=1)], quick=True)
+    assert only.front == () and set(only.verdicts.values()) == {"–"}
+    assert "quick: too short to be compared" in table(only, budgeted=False)
+    with pytest.raises(RecordError, match="unknown quantity 'speed'"):
+        compare([quick], keys=("speed",), quick=True)
+
+
+def test_the_line_of_those_beaten_by_none_leaves_out_what_is_unstable() -> None:
+    fast = record_of("fast", 0.1, 99, 1000, unstable=("hot",))
+    picture = drawn(compare([fast, *EIGHT]))
+    with_it = [line.attrib["points"] for line in picture.iter("polyline")]
+    corners = len(with_it[0].split())
+    assert corners == len(next(drawn(compare(EIGHT)).iter("polyline")).attrib["points"].split())
+    assert next(c for t, c in circles(compare([fast, *EIGHT])).items() if "fast" in t).attrib["class"] == "doubtful"
 
 
 def test_the_table_says_what_a_budget_misses() -> None:
@@ -409,9 +580,9 @@ def test_the_table_says_what_a_budget_misses() -> None:
 def test_names_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    text = table(compare([make_record(name=HOSTILE + "\\")]), budgeted=False, width=400)
+    text = table(compare([make_record(name=HOSTILE + "\\"), make_record(name="\x1b[31m")]), budgeted=False, width=400)
     assert HOSTILE + "\\" in text
-    assert "\x1b" not in text
+    assert "\x1b" not in text and "\x1b" not in card(make_record(name="\x1b[31m", warnings=("\x1b[2J",)))
     row = markdown([make_record(name=HOSTILE + "\n")]).splitlines()[2]
     assert "<img" not in row and "&lt;img" in row and "&amp;\\|[bold]" in row
 
@@ -448,6 +619,10 @@ def test_from_a_file_a_folder_and_a_budget_either_way(tmp_path: Path) -> None:
     wanted = compare(EIGHT, budget)
     assert compare(tmp_path / "records.jsonl", "latency_p50=1ms") == wanted
     assert compare(str(tmp_path), budget, output=tmp_path / "page.html") == wanted
+    for record in OTHERS:
+        append_record(tmp_path / "pc" / "records.jsonl", record)
+    both = compare([*EIGHT, *OTHERS], budget)
+    assert compare(tmp_path, budget) == compare([tmp_path / "records.jsonl", str(tmp_path / "pc")], budget) == both
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page(wanted, budget)
 
 

@@ -8,6 +8,7 @@ from featherweight import search
 from featherweight.budget import parse_budget
 from featherweight.data import Dataset, Item
 from featherweight.errors import DataError, ExportError, OutputError, SettingError
+from featherweight.measure import QUICK as QUICK_PROTOCOL
 from featherweight.measure import Protocol
 from featherweight.models.zoo import Shape, build
 from featherweight.record import Record, read_records
@@ -23,13 +24,13 @@ QUICK = SearchSettings(
     formats=("onnx",),
     threads=(1,),
     train=TrainSettings(epochs=12, patience=12, batch_size=16, learning_rate=1e-2, augment=False),
-    protocol=Protocol(min_seconds=0.05, min_runs=64, warmup_seconds=0.01),
+    protocol=replace(QUICK_PROTOCOL, min_seconds=0.05, warmup_seconds=0.01, energy_window_seconds=0.05),
 )
 
 
 @pytest.fixture(autouse=True)
 def quick_screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SCREEN", QUICK.protocol)
+    monkeypatch.setattr(search, "QUICK", QUICK.protocol)
 
 
 def test_fit_finds_the_lightest_and_stops_before_the_heavier(trained: Trained, tmp_path: Path) -> None:
@@ -45,7 +46,8 @@ def test_fit_finds_the_lightest_and_stops_before_the_heavier(trained: Trained, t
     assert {record.precision for record in found.records} == {"int8", "float32"}
     assert any("stopped" in reason and "mobilenet_v1-1-40" in reason for reason in found.reasons)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "artifacts", "proof.jsonl", "records.jsonl", "screen.jsonl",
+        "artifacts", "proof.jsonl", "proof.samples", "records.jsonl", "records.samples", "screen.jsonl",
+        "screen.samples",
     }  # fmt: skip
     assert read_records(tmp_path / "out" / "records.jsonl") == list(found.records)
     assert [step.name for step in found.chosen.steps][:3] == ["build", "train", "export"]
@@ -116,6 +118,13 @@ def test_a_candidate_whose_files_cannot_be_made_is_not_trained(
     assert found.record is None
     assert any("no such operator" in reason for reason in found.reasons)
     assert any("none of its files could be made" in reason for reason in found.reasons)
+
+
+def test_cold_starts_and_throughput_only_where_the_budget_asks() -> None:
+    full = Protocol()
+    assert search._lean(full, parse_budget("size=1MB")) == replace(full, cold_starts=0, throughput_seconds=0)
+    assert search._lean(full, parse_budget("cold_start=1s")) == replace(full, throughput_seconds=0)
+    assert search._lean(full, parse_budget("throughput=9,cold_start=1s")) == full
 
 
 def test_default_outputs_are_numbered(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

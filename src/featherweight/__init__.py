@@ -5,6 +5,8 @@ Every verb of the command line is a function here, with the same name and argume
     import featherweight as fw
     result = fw.fit("photos/", "latency_p90=10ms,size=4MB")
 
+`compare` is two: `fw.compare` of records, and `fw.versus` of files, which it measures.
+
 Importing the package imports none of its parts; each verb brings in what it needs when it is first named.
 """
 
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from featherweight.data import read_dataset as data
     from featherweight.demo import demo
     from featherweight.measure import measure
+    from featherweight.measure.versus import versus
     from featherweight.predict import predict
     from featherweight.report import compare
+    from featherweight.reproduce import reproduce
     from featherweight.search import fit
+    from featherweight.tune import tune
 
 # verb → (module, function)
 VERBS = {
@@ -32,8 +37,13 @@ VERBS = {
     "fit": ("search", "fit"),
     "measure": ("measure", "measure"),
     "predict": ("predict", "predict"),
+    "reproduce": ("reproduce", "reproduce"),
+    "tune": ("tune", "tune"),
+    "versus": ("measure.versus", "versus"),
 }
-__all__ = ["analyze", "compare", "data", "demo", "fit", "measure", "models", "predict"]
+__all__ = [
+    "analyze", "compare", "data", "demo", "fit", "measure", "models", "predict", "reproduce", "tune", "versus",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

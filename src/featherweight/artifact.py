@@ -2,7 +2,7 @@
 
     my-model/
       model.onnx | model.tflite
-      artifact.json     what it is, how it was made, sha256 of the model file
+      artifact.json     what it is, how it was made, sha256 of the model file; how it runs fastest, a device each
       golden.npz        input (k, h, w, 3) uint8 and the outputs (k, classes) float32 that the file gave when made
 
 A model's input is always RGB, 0–255, (n, h, w, 3): normalization lives inside the graph, so that accuracy cannot be
@@ -26,7 +26,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from numpy.typing import NDArray
 from featherweight.errors import ArtifactError, OutputError
 
 # 1: first.
-SCHEMA = 1
+# 2: `tuned`, the fastest way to run the file on each device where it was looked for.
+SCHEMA = 2
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
 # What numpy and zipfile raise on damaged, foreign or encrypted archives.
@@ -44,6 +45,7 @@ GOLDEN_ERRORS = (
     OSError, ValueError, KeyError, EOFError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 FILES = {"onnx": "model.onnx", "litert": "model.tflite"}
+SUFFIXES = (".onnx", ".tflite")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,20 @@ class Step:
     name: str
     settings: dict[str, Any]
     skipped: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The fastest way to run the file on one device, as `tune` found it."""
+
+    runtime: str
+    settings: dict[str, Any]  # the fields of `runtimes.settings.Settings`
+    p50_ms: float
+    ratio_to_default: tuple[float, float, float] | None  # median, low, high; `None`: it is the default
+    agreement: str  # how its outputs were held against those of the file when it was made
+    date: str  # ISO 8601, UTC
+    quick: bool  # found in less time than a choice needs to be sure
+    versions: dict[str, str]  # of featherweight and of the runtime: with another one the choice is stale
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class Artifact:
     parameters: int | None = None
     macs: int | None = None
     steps: tuple[Step, ...] = ()
+    tuned: dict[str, Choice] = field(default_factory=dict)  # by device id
 
     @property
     def model_path(self) -> Path:
@@ -99,6 +116,12 @@ class Artifact:
                 return arrays["input"], arrays["output"]
         except GOLDEN_ERRORS as error:
             raise ArtifactError(f"{self.path / GOLDEN} is missing or damaged; export the model again") from error
+
+
+def is_model(path: str | Path) -> bool:
+    """Whether it looks like an artifact folder or a model file; it may still be damaged."""
+    path = Path(path)
+    return (path / MANIFEST).is_file() or path.suffix in SUFFIXES
 
 
 def read_artifact(path: str | Path) -> Artifact:
@@ -134,6 +157,8 @@ def read_artifact(path: str | Path) -> Artifact:
 def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> Artifact:
     """Write the folder `artifact.path` beside its place and rename it there; sha256 and size are filled in here.
 
+    It is written untuned: what was fastest for another file says nothing of this one.
+
     Raises:
         OutputError: the folder exists already or cannot be written.
     """
@@ -142,6 +167,7 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
         "schema": SCHEMA,
         "sha256": hashlib.sha256(model).hexdigest(),
         "size_bytes": len(model),
+        "tuned": {},
     }
     del fields["path"]
     with new_folder(artifact.path) as folder:
@@ -149,8 +175,27 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
         arrays = io.BytesIO()
         np.savez_compressed(arrays, input=golden[0], output=golden[1])
         write_file(folder / GOLDEN, arrays.getvalue())
-        write_file(folder / MANIFEST, to_utf8(json.dumps(fields, indent=2, ensure_ascii=False)))
+        write_file(folder / MANIFEST, _manifest(fields))
     return _from_fields(artifact.path, json.loads(json.dumps(fields)))
+
+
+def write_choice(artifact: Artifact, device_id: str, choice: Choice) -> Artifact:
+    """Write into the manifest how the file runs fastest on a device; all else in it stays as it is.
+
+    Raises:
+        ArtifactError: a bare file, which has no manifest, or the folder has changed meanwhile.
+        OutputError: the manifest cannot be written; it is then as it was before.
+    """
+    if artifact.foreign:
+        raise ArtifactError(f"{artifact.path} is a bare model file and has no {MANIFEST} to write a choice into")
+    if read_artifact(artifact.path).sha256 != artifact.sha256:  # another one has taken its place
+        raise ArtifactError(f"{artifact.path} is another model than it was before; nothing was written")
+    manifest = artifact.path / MANIFEST
+    # Read anew: another device's choice may have been written into a shared folder meanwhile.
+    fields = json.loads(manifest.read_text(encoding="utf-8"))
+    tuned = {**fields.get("tuned", {}), device_id: asdict(choice)}
+    write_file(manifest, _manifest({**fields, "schema": SCHEMA, "tuned": tuned}))
+    return read_artifact(artifact.path)
 
 
 @contextmanager
@@ -229,18 +274,30 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _manifest(fields: dict[str, Any]) -> bytes:
+    return to_utf8(json.dumps(fields, indent=2, ensure_ascii=False))
+
+
 def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
     try:
-        if fields["schema"] != SCHEMA:
+        schema = fields["schema"]
+        if schema not in (1, SCHEMA) or isinstance(schema, bool):
             raise ArtifactError(
-                f"{path / MANIFEST} has schema {fields['schema']}, this featherweight reads {SCHEMA}; "
+                f"{path / MANIFEST} has schema {schema}, this featherweight reads 1 to {SCHEMA}; "
                 "use the version that wrote it"
             )
+        if schema == 1:
+            fields = {**fields, "tuned": {}}
         if fields["file"] != FILES[fields["format"]]:
             raise ArtifactError(
                 f"{path / MANIFEST} names the file {fields['file']!r}; wanted {FILES[fields['format']]}"
             )
-        hints = {**typing.get_type_hints(Artifact), "classes": tuple[str, ...], "steps": tuple[dict[str, Any], ...]}
+        hints = {
+            **typing.get_type_hints(Artifact),
+            "classes": tuple[str, ...],
+            "steps": tuple[dict[str, Any], ...],
+            "tuned": dict[str, dict[str, Any]],
+        }
         _check_kinds(fields, {name: hint for name, hint in hints.items() if name != "path"})
         for step in fields["steps"]:
             _check_kinds(step, {**typing.get_type_hints(Step), "skipped": tuple[tuple[str, str], ...]})
@@ -248,10 +305,17 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
             Step(step["name"], step["settings"], tuple((what, why) for what, why in step["skipped"]))
             for step in fields["steps"]
         )
+        tuned = {device_id: _choice(values) for device_id, values in fields["tuned"].items()}
         known = {name: value for name, value in fields.items() if name != "schema"}
-        return Artifact(path=path, **{**known, "classes": tuple(fields["classes"]), "steps": steps})
+        return Artifact(path=path, **{**known, "classes": tuple(fields["classes"]), "steps": steps, "tuned": tuned})
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / MANIFEST} is not a manifest: {error!r}; export the model again") from error
+
+
+def _choice(values: dict[str, Any]) -> Choice:
+    _check_kinds(values, typing.get_type_hints(Choice))
+    ratio = values["ratio_to_default"]
+    return Choice(**{**values, "ratio_to_default": None if ratio is None else tuple(ratio)})
 
 
 def _check_kinds(fields: dict[str, Any], hints: dict[str, Any]) -> None:

@@ -111,43 +111,130 @@ def _demo(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _measure(args: argparse.Namespace) -> tuple[str, int]:
-    from featherweight.measure import Origin, measure
+    import json
+
+    from featherweight.errors import SomeUnmeasured
+    from featherweight.measure import Origin, Patience, Power, measure
     from featherweight.report import card
 
-    dataset = None
-    if args.data is not None:
-        from featherweight.data import read_dataset
+    failures: tuple[str, ...] = ()
+    try:
+        records = measure(
+            args.artifacts,
+            _dataset(args),
+            args.runtime,
+            _numbers(args.threads, int),
+            args.part,
+            _protocol(args),
+            args.output,
+            Origin(None, args.command),
+            _settings(args),
+            _words(args.precision),
+            Patience(args.wait, args.repeat),
+            Power(args.meter, args.watts),
+            not args.no_findings,
+            order_seed=args.seed,
+        )
+    except SomeUnmeasured as error:  # what was measured is shown all the same, and the exit status tells
+        records, failures = list(error.records), error.failures
+    status = 2 if failures else 0
+    if args.json:
+        return _json([json.loads(record.to_json()) for record in records]), status
+    lines = [*map(card, records), *(f"failed: {failure}" for failure in failures)]
+    return "\n".join([*lines, f"appended to {args.output}"] if records else lines), status
 
-        dataset = read_dataset(args.data, _split(args.split))
-    records = measure(
-        args.artifacts,
-        dataset,
+
+def _tune(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.tune import QUICK, Limits, tune
+
+    found = tune(
+        args.artifact,
+        _dataset(args),
         args.runtime,
         _numbers(args.threads, int),
-        args.part,
-        _protocol(args),
+        _words(args.precision),
+        QUICK if args.quick else Limits(),
         args.output,
-        Origin(None, args.command),
+        args.seed,
+        _size(args.input, "--input"),
     )
-    if args.json:
-        import json
+    return (_json(found.as_dict()) if args.json else found.text()), 0
 
-        return _json([json.loads(record.to_json()) for record in records]), 0
-    return "\n".join([*map(card, records), f"appended to {args.output}"]), 0
+
+def _reproduce(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.measure import Patience
+    from featherweight.reproduce import reproduce
+
+    found = reproduce(
+        args.record,
+        args.artifact,
+        _dataset(args),
+        args.records,
+        args.output,
+        Patience(args.wait, args.repeat),
+        args.command,
+    )
+    return (_json(found.as_dict()) if args.json else found.text()), 0 if found.same else 1
 
 
 def _compare(args: argparse.Namespace) -> tuple[str, int]:
+    models = [_is_model(path) for path in args.paths]
+    if any(models) and not all(models):
+        raise SettingError("records and artifacts mixed; wanted files of records, or two or more artifacts")
+    return _versus(args) if all(models) else _compare_records(args)
+
+
+def _is_model(path: str) -> bool:
+    return Path(path).suffix in (".onnx", ".tflite") or (Path(path) / "artifact.json").is_file()
+
+
+def _versus(args: argparse.Namespace) -> tuple[str, int]:
+    """Files of models: A against B, measured now."""
+    from dataclasses import replace
+
+    from featherweight.measure.pairs import PairProtocol
+    from featherweight.measure.versus import versus
+
+    threads, precisions = _numbers(args.threads, int) or (1,), _words(args.precision)
+    if len(threads) > 1 or len(precisions) > 1:
+        raise SettingError(f"--threads {args.threads}, --precision {args.precision}; one of each to compare files with")
+    precision = next(iter(precisions), None)
+    found = versus(
+        args.paths,
+        _dataset(args),
+        args.runtime,
+        replace(_settings(args), threads=threads[0], precision=precision),
+        args.part,
+        PairProtocol(margin=args.margin, cap=args.pairs),
+        args.seed,
+    )
+    return (_json([one.as_dict() for one in found]) if args.json else "\n".join(map(str, found))), 0
+
+
+def _compare_records(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.report import compare, table
 
-    comparison = compare(args.records, args.budget, _words(args.keys), args.output)
+    if args.csv:
+        from featherweight.share import check_csv, write_csv
+
+        check_csv(args.csv)
+    comparison = compare(args.paths, args.budget, _words(args.keys), args.output, quick=args.quick)
+    written = [f"report: {args.output}"] if args.output else []
+    if args.csv:
+        write_csv(comparison.records, args.csv)
+        written.append(f"table: {args.csv}")
+    if args.mlflow:
+        from featherweight.share import write_mlflow
+
+        fresh = write_mlflow(args.paths, args.mlflow)
+        written.append(f"MLflow: {len(fresh)} new runs in {args.mlflow}")
     status = 0
     if args.budget and all(comparison.violations[record.id] for record in comparison.records):
         status = 1
     if args.json:
         return _json(comparison.as_dict()), status
     width = os.get_terminal_size().columns if sys.__stdout__ is not None and sys.__stdout__.isatty() else None
-    text = table(comparison, args.budget is not None, width)
-    return (f"{text}\nreport: {args.output}" if args.output else text), status
+    return "\n".join([table(comparison, args.budget is not None, width), *written]), status
 
 
 def _analyze(args: argparse.Namespace) -> tuple[str, int]:
@@ -164,10 +251,8 @@ def _analyze(args: argparse.Namespace) -> tuple[str, int]:
     if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
         raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
     check_threads(args.threads)
-    size = _numbers(args.input_size, int)
-    if len(size) > 2:
-        raise SettingError(f"--input-size {args.input_size}; wanted one number, or height,width")
-    views = [View(analyze(model, (size[0], size[-1]) if size else None)) for model in args.models]
+    size = _size(args.input_size, "--input-size")
+    views = [View(analyze(model, size)) for model in args.models]
     if args.device or args.profile or args.records:
         from featherweight.analyze.timing import timed
 
@@ -218,7 +303,8 @@ def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
     report = None
     if found.records:
         report = found.output / "report.html"
-        compare(found.records, getattr(args, "budget", None), output=report)
+        quick = any(record.quick for record in found.records)
+        compare(found.records, getattr(args, "budget", None), output=report, quick=quick)
     if args.json:
         return _json({**found.as_dict(), "report": None if report is None else str(report)})
     lines = [*(f"- {reason}" for reason in found.reasons), ""]
@@ -327,16 +413,62 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--part", choices=("train", "val", "test"), help="(default: test where there is one, else val)"
     )
-    measure.add_argument("--runtime", default="all", metavar="NAME", help="onnxruntime, litert or all (default)")
+    _add_runtime(measure)
     measure.add_argument("--output", default="records.jsonl", metavar="FILE", help="(default: records.jsonl)")
+    _add_patience(measure)
+    measure.add_argument("--meter", metavar="FILE", help="CSV of an external power meter: time, watts")
+    measure.add_argument("--watts", type=float, help="the machine's power, for an estimate of energy, kept apart")
+    measure.add_argument("--no-findings", action="store_true", help="do not hold a file against what it was made from")
+    measure.add_argument("--seed", type=int, help="of the order of the variants (default: drawn, and recorded)")
     _add_split(measure)
     _add_protocol(measure)
 
-    compare = _verb(verbs, "compare", _compare, "records side by side: table, front, report.html")
-    compare.add_argument("records", metavar="RECORDS", help="a file of records, or a folder of such files")
-    compare.add_argument("--budget", metavar="LIMITS", help=BUDGET_HELP)
-    compare.add_argument("--keys", default="accuracy,latency_p50,size", metavar="NAMES", help="quantities of the front")
-    compare.add_argument("--output", metavar="FILE", help="write a self-contained page, for example report.html")
+    tune = _verb(verbs, "tune", _tune, "the fastest runtime, threads and precision for a file here, kept in it")
+    tune.add_argument("artifact", metavar="ARTIFACT", help="an artifact folder, an .onnx or .tflite file")
+    tune.add_argument("--data", metavar="DATA", help="pictures to run on, and to hold accuracy against the default's")
+    _add_runtime(tune)
+    tune.add_argument("--threads", default="", metavar="NUMBERS", help="(default: 1, 2, 4 … all cores)")
+    tune.add_argument("--quick", action="store_true", help="a shorter race, labelled")
+    tune.add_argument("--output", metavar="FILE", help="append the whole result to this file, raw samples beside")
+    tune.add_argument("--seed", type=int, default=0, help="of all orders (default: 0)")
+    _add_split(tune)
+
+    reproduce = _verb(verbs, "reproduce", _reproduce, "run a record's exact settings again: are the numbers the same?")
+    reproduce.add_argument("record", metavar="RECORD", help="a record's id or its beginning, or a file with one record")
+    reproduce.add_argument("artifact", metavar="ARTIFACT", nargs="?", help="(default: found beside the records)")
+    reproduce.add_argument("--data", metavar="DATA", help="the pictures that it was taken on")
+    reproduce.add_argument("--records", default="records.jsonl", metavar="FILE", help="(default: records.jsonl)")
+    reproduce.add_argument("--output", metavar="FILE", help="append the new record to this file")
+    _add_patience(reproduce)
+    _add_split(reproduce)
+
+    compare = _verb(
+        verbs, "compare", _compare, "records side by side: table, front, page; or files, A against B, measured now"
+    )
+    compare.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs="+",
+        help="files of records or folders of such files; or two or more artifacts, the first against each other one",
+    )
+    records = compare.add_argument_group("records")
+    records.add_argument("--budget", metavar="LIMITS", help=BUDGET_HELP)
+    records.add_argument("--keys", default="accuracy,latency_p50,size", metavar="NAMES", help="quantities of the front")
+    records.add_argument("--output", metavar="FILE", help="write a self-contained page, for example report.html")
+    records.add_argument("--csv", metavar="FILE", help="write all fields of all records as a table")
+    records.add_argument("--mlflow", metavar="DIR", help="write the records as runs of MLflow")
+    records.add_argument("--quick", action="store_true", help="show quick records too, without verdicts")
+    files = compare.add_argument_group("artifacts")
+    files.add_argument("--data", metavar="DATA", help="pictures to run on, and to compare accuracy on")
+    files.add_argument("--part", choices=("train", "val", "test"), help="(default: test where there is one, else val)")
+    _add_runtime(files)
+    files.add_argument("--threads", default="1", metavar="NUMBER", help="(default: 1)")
+    files.add_argument(
+        "--margin", type=float, default=0.02, help="the least difference of speed that matters (default: 0.02)"
+    )
+    files.add_argument("--pairs", type=int, default=40, help="at most so many pairs of processes (default: 40)")
+    files.add_argument("--seed", type=int, default=0, help="of the order within pairs (default: 0)")
+    _add_split(files)
 
     analyze = _verb(verbs, "analyze", _analyze, "where the cost of a model goes: parameters, MACs, memory, by layer")
     analyze.add_argument(
@@ -386,7 +518,47 @@ def _verb(
     return parser
 
 
-def _add_split(parser: argparse.ArgumentParser) -> None:
+def _add_runtime(parser: Any) -> None:
+    parser.add_argument(
+        "--runtime", default="all", metavar="NAMES", help="onnxruntime, litert, openvino, opencv, or all (default)"
+    )
+    parser.add_argument(
+        "--precision", default="", metavar="NAMES", help="float32, bfloat16, float16 (default: the runtime's own)"
+    )
+    parser.add_argument("--provider", metavar="NAME", help="cpu, cuda, coreml … as the runtime offers (default: cpu)")
+    parser.add_argument("--optimization", metavar="NAME", help="the runtime's level of graph optimization")
+    parser.add_argument(
+        "--input", default="", metavar="PIXELS", help="224, or 320,640: the size that a foreign file leaves open"
+    )
+
+
+def _add_patience(parser: Any) -> None:
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for a quiet machine")
+    parser.add_argument("--repeat", type=int, default=0, metavar="N", help="repeat what is UNSTABLE up to N times")
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from featherweight.runtimes.settings import Settings
+
+    return Settings(provider=args.provider, optimization=args.optimization, input_size=_size(args.input, "--input"))
+
+
+def _size(text: str, option: str) -> tuple[int, int] | None:
+    size = _numbers(text, int)
+    if len(size) > 2 or any(side < 1 for side in size):
+        raise SettingError(f"{option} {text}; wanted one number of pixels, or height,width")
+    return (size[0], size[-1]) if size else None
+
+
+def _dataset(args: argparse.Namespace) -> "Dataset | None":
+    if args.data is None:
+        return None
+    from featherweight.data import read_dataset
+
+    return read_dataset(args.data, _split(args.split))
+
+
+def _add_split(parser: Any) -> None:
     parser.add_argument(
         "--split", default="0.15,0.15", metavar="VAL,TEST", help="shares of a folder without parts (default: 0.15,0.15)"
     )
@@ -394,14 +566,23 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", default="", metavar="NUMBERS", help="(default: 1 and all cores)")
-    parser.add_argument("--min-seconds", type=float, default=2.0, help="run at least so long (default: 2)")
-    parser.add_argument("--min-runs", type=int, default=100, help="and at least so often (default: 100)")
+    parser.add_argument("--quick", action="store_true", help="half a second each: labelled, and never compared")
+    parser.add_argument("--min-seconds", type=float, help="run at least so long (default: 10)")
+    parser.add_argument("--min-runs", type=int, help="and at least so often (default: 64)")
+    parser.add_argument("--percentile", type=float, help="the highest that is wanted, 90 or 99 (default: 90)")
+    parser.add_argument(
+        "--cold-starts", type=int, metavar="N", help="fresh processes to the first answer (default: 10)"
+    )
 
 
 def _protocol(args: argparse.Namespace) -> Any:
-    from featherweight.measure import Protocol
+    from dataclasses import replace
 
-    return Protocol(min_seconds=args.min_seconds, min_runs=args.min_runs)
+    from featherweight.measure import QUICK, Protocol
+
+    named = ("min_seconds", "min_runs", "percentile", "cold_starts")
+    given = {name: vars(args)[name] for name in named if vars(args)[name] is not None}
+    return replace(QUICK if args.quick else Protocol(), **given)
 
 
 def _split(text: str) -> Any:

@@ -10,6 +10,7 @@
     ├── ExportError        the exported file answers differently from the model
     ├── RuntimeFailure     a runtime that is absent, or cannot load or run the file
     ├── MeasureError       the measuring process died or did not answer
+    │   └── SomeUnmeasured some measurements failed; `records` has the others
     ├── RecordError        a records file that cannot be read, or records that cannot be compared
     ├── BudgetError        a budget that cannot be understood
     ├── SettingError       any other setting with a value that cannot be
@@ -17,6 +18,8 @@
 
 Imports nothing of the package.
 """
+
+from typing import Any
 
 
 class FeatherweightError(Exception):
@@ -61,6 +64,15 @@ class RuntimeFailure(FeatherweightError):
 
 class MeasureError(FeatherweightError):
     """The measuring process died or did not answer."""
+
+
+class SomeUnmeasured(MeasureError):
+    """Some measurements failed; `failures` has a line each, `records` what was measured all the same."""
+
+    def __init__(self, failures: tuple[str, ...], records: tuple[Any, ...]):
+        more = f"; and {len(failures) - 1} more" if len(failures) > 1 else ""
+        super().__init__(f"{len(failures)} failed, {len(records)} measured: {failures[0]}{more}")
+        self.failures, self.records = failures, records
 
 
 class RecordError(FeatherweightError):

@@ -4,7 +4,7 @@ Every export is held against the Keras model on calibration pictures before it i
 raises. ONNX int8 is made from the ONNX file by `quantize`, which needs no Keras; LiteRT's converter starts from the
 model, so its int8 is made here.
 
-In scope: converters, the check, the manifest. Not aware of: data sets, budgets, runtimes' settings.
+In scope: converters, the check, the manifest. Not aware of: data sets, budgets.
 Imports analyze, artifact, errors and runtimes; keras and tensorflow where they are used.
 """
 
@@ -24,6 +24,7 @@ from featherweight.errors import ExportError
 from featherweight.progress import quiet
 from featherweight.quantize import check_agreement, export_golden
 from featherweight.runtimes import RUNTIMES
+from featherweight.runtimes.settings import Settings
 
 if TYPE_CHECKING:
     import keras
@@ -109,7 +110,7 @@ def _checked(artifact: Artifact, data: bytes, calibration: NDArray[np.uint8], wa
         if runtime is None:
             reasons = "; ".join(r.supports(artifact) or "" for r in RUNTIMES.values())
             raise ExportError(f"no runtime to check {artifact.name} with: {reasons}")
-        session = runtime.load(replace(artifact, path=Path(scratch)), threads=1)
+        session = runtime.load(replace(artifact, path=Path(scratch)), Settings(precision="float32"))
         found = np.concatenate([session.run(one[None]) for one in calibration[: len(wanted)]])
     if artifact.precision == "float32":
         off = float(np.max(np.abs(found - wanted)))

@@ -1,17 +1,23 @@
 """`Artifact` × pictures → predictions, through the same decoder and the same file as the measurement.
 
-Imports artifact, data, errors, image, runtimes and tasks.
+Where `tune` has found how the file runs fastest on this device, it is run so.
+
+Imports artifact, data, device, errors, image, progress, runtimes and tasks.
 """
 
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featherweight.artifact import Artifact, read_artifact
+from featherweight.artifact import Artifact, Choice, fits, read_artifact
 from featherweight.data import display
-from featherweight.errors import ArtifactError, DataError, ImageError, SettingError
+from featherweight.device import this_device
+from featherweight.errors import ArtifactError, DataError, ImageError, RuntimeFailure, SettingError
 from featherweight.image import read_image, resize
-from featherweight.runtimes import runtime_named, supporting
+from featherweight.progress import logger
+from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
+from featherweight.runtimes.settings import Settings
 from featherweight.tasks import task_named
 
 
@@ -19,7 +25,7 @@ def predict(
     artifact: str | Path | Artifact,
     images: str | Path | Sequence[str | Path],
     runtime: str | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     top: int = 5,
 ) -> list[dict[str, Any]]:
     """Predictions for pictures: `[{"image": "cat.jpg", "predictions": [{"label": "cat", "score": 0.97}, …]}, …]`.
@@ -27,8 +33,8 @@ def predict(
     Args:
         artifact: an artifact folder.
         images: one picture or several.
-        runtime: by default the first one that supports the file.
-        threads: how many threads the runtime may use.
+        runtime: by default as `tune` found it best on this device, else the first one that supports the file.
+        threads: how many threads the runtime may use; by default as `tune` found it best, else 1.
         top: how many predictions a picture, best first.
 
     Raises:
@@ -37,14 +43,14 @@ def predict(
         DataError: a picture cannot be read; its name and the cause.
         SettingError: an unknown runtime, or top or threads below 1.
     """
-    if top < 1 or threads < 1:
+    if top < 1 or (threads is not None and threads < 1):
         raise SettingError(f"top {top}, threads {threads}; wanted at least 1")
     loaded = artifact if isinstance(artifact, Artifact) else read_artifact(artifact)
     if loaded.classes is None or loaded.task is None:
         raise ArtifactError(
             f"{loaded.path} is a bare model file and does not say its classes; wanted an artifact folder"
         )
-    session = runtime_named(supporting(loaded, runtime or "all")[0]).load(loaded, threads)
+    session = load(loaded, runtime, threads)
     task = task_named(loaded.task)
     results = []
     for path in [images] if isinstance(images, str | Path) else images:
@@ -55,3 +61,53 @@ def predict(
         predictions = task.decode(session.run(pixels[None]), loaded.classes)[0]
         results.append({"image": display(path), "predictions": predictions[:top]})
     return results
+
+
+def load(artifact: Artifact, runtime: str | None = None, threads: int | None = None) -> Session:
+    """Load a file as `tune` found it best on this device; a choice that is stale costs a line, and is passed over.
+
+    Args:
+        artifact: the file.
+        runtime: where a runtime or threads are named, the choice is not looked at.
+        threads: the same.
+
+    Raises:
+        RuntimeFailure: nothing here runs the file.
+        SettingError: an unknown runtime.
+    """
+    choice = artifact.tuned.get(this_device().id) if runtime is None and threads is None else None
+    if choice is not None:
+        try:
+            check_holds(artifact, choice)
+            return runtime_named(choice.runtime).load(artifact, settings_of(choice.settings))
+        except (RuntimeFailure, SettingError) as error:
+            logger.warning("the tuned choice for %s is passed over: %s. Tune it again", artifact.name, error)
+    return runtime_named(supporting(artifact, runtime or "all")[0]).load(artifact, Settings(threads=threads or 1))
+
+
+def check_holds(artifact: Artifact, choice: Choice) -> None:
+    """Raise unless a choice is still as it was found.
+
+    Raises:
+        SettingError: its runtime is unknown, or of another version than it was found with.
+        RuntimeFailure: its runtime is not installed, or does not run the file.
+    """
+    why_not = runtime_named(choice.runtime).supports(artifact)
+    if why_not is not None:
+        raise RuntimeFailure(why_not)
+    then, now = choice.versions.get(choice.runtime), RUNTIMES[choice.runtime].version()
+    if then != now:
+        raise SettingError(f"it was found with {choice.runtime} {then}, here is {now}")
+
+
+def settings_of(values: dict[str, Any]) -> Settings:
+    """Settings out of plain values, as JSON brings them.
+
+    Raises:
+        SettingError: fields missing, unknown or of the wrong kind.
+    """
+    hints = typing.get_type_hints(Settings)
+    if set(values) != set(hints) or not all(fits(values[name], hint) for name, hint in hints.items()):
+        raise SettingError(f"settings {values!r:.200}; wanted {', '.join(hints)}")
+    size = values["input_size"]
+    return Settings(**{**values, "input_size": None if size is None else (size[0], size[1])})

@@ -24,12 +24,13 @@ SCALES: dict[str, dict[str, float]] = {
     "ms": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
     "B": {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
     "mJ": {"uJ": 1e-3, "mJ": 1.0, "J": 1e3},
+    "1/s": {"": 1.0, "/s": 1.0},
     "fraction": {"": 1.0, "%": 0.01},
     "count": {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9},
 }
 # Three digits of exponent are more than a float holds; without a limit Decimal would have to refuse them.
-WRITTEN = re.compile(r"\s*((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-zµ%]*)\s*")
-SUFFIXES = {"ms": "_ms", "B": "_bytes", "mJ": "_mj", "fraction": "", "count": ""}
+WRITTEN = re.compile(r"\s*((?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?)\s*(/s|[A-Za-zµ%]*)\s*")
+SUFFIXES = {"ms": "_ms", "B": "_bytes", "mJ": "_mj", "1/s": "_per_s", "fraction": "", "count": ""}
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ class Quantity:
         for prefix, scale in steps.get(self.unit, ()):
             if abs(value) >= scale:
                 return f"{_digits(value / scale)} {prefix}"
-        unit = "" if self.unit == "count" else f" {self.unit}"
+        unit = {"count": "", "1/s": "/s"}.get(self.unit, f" {self.unit}")
         return f"{_digits(value)}{unit}"
 
     def exact(self, value: float) -> str:
         """Every digit of the value, for two that `show` makes look the same: `4000001 B`."""
-        unit = "" if self.unit in ("fraction", "count") else f" {self.unit}"
+        unit = {"fraction": "", "count": "", "1/s": "/s"}.get(self.unit, f" {self.unit}")
         return repr(float(value)).removesuffix(".0") + unit
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, Step, write_artifact
 from featherweight.errors import ExportError
 from featherweight.runtimes import runtime_named
+from featherweight.runtimes.settings import Settings
 
 # How far int8 probabilities may be from float on average over the calibration pictures, in total variation: half the
 # sum of absolute differences, 0 for equal, 1 for disjoint. A collapsed network is at 0.5 and more.
@@ -48,7 +49,7 @@ def quantize(
         )
     named = name or artifact.name.replace("float32", "int8")
     runtime = runtime_named("onnxruntime")
-    float_session = runtime.load(artifact, threads=1)
+    float_session = runtime.load(artifact, Settings())
     wanted = np.concatenate([float_session.run(one[None]) for one in calibration[:64]])
     with tempfile.TemporaryDirectory() as scratch:
         data = _static_qdq(artifact, calibration, Path(scratch))
@@ -66,7 +67,7 @@ def quantize(
                 ),
             ),
         )
-        session = runtime.load(copy, threads=1)
+        session = runtime.load(copy, Settings())
         found = np.concatenate([session.run(one[None]) for one in calibration[:64]])
     check_agreement(named, wanted, found)
     return write_artifact(replace(copy, path=Path(folder)), data, export_golden(calibration, found))

@@ -23,7 +23,9 @@ from featherweight.errors import OutputError, RecordError
 from featherweight.quantity import measured, quantities
 
 # 1: first.
-SCHEMA = 1
+# 2: what the session really ran with, the machine before and after, UNSTABLE and quick as fields, raw samples beside,
+#    total, cold start, throughput, memory above the empty runtime's, GPU memory, the label of the energy.
+SCHEMA = 2
 
 TAIL_STEP_BYTES = 65_536
 
@@ -44,7 +46,10 @@ class Record:
     device_id: str
     runtime: str
     threads: int
+    compute_precision: str | None  # the arithmetic that it really ran with, which may not be that of the file
+    provider: str | None  # cpu, cuda, …
     settings: dict[str, Any]
+    environment: dict[str, Any]  # the machine {"before": …, "after": …}
     versions: dict[str, str]
     data: str | None  # fingerprint of the dataset
     part: str | None
@@ -55,9 +60,15 @@ class Record:
     latency_p50_ms: float | None = measured("p50 latency", "ms", "lower")
     latency_p90_ms: float | None = measured("p90 latency", "ms", "lower")
     latency_p99_ms: float | None = measured("p99 latency", "ms", "lower")
+    total_p50_ms: float | None = measured("p50 total", "ms", "lower")
+    total_p90_ms: float | None = measured("p90 total", "ms", "lower")
     preprocess_p50_ms: float | None = measured("p50 pre-processing", "ms", "lower")
     postprocess_p50_ms: float | None = measured("p50 post-processing", "ms", "lower")
+    cold_start_ms: float | None = measured("cold start", "ms", "lower")
+    throughput_per_s: float | None = measured("throughput", "1/s", "higher")
     memory_peak_bytes: float | None = measured("peak memory", "B", "lower")
+    memory_model_bytes: float | None = measured("peak above empty runtime", "B", "lower")
+    gpu_memory_bytes: float | None = measured("GPU memory", "B", "lower")
     energy_mj: float | None = measured("energy per inference", "mJ", "lower")
     size_bytes: float | None = measured("file size", "B", "lower")
     parameters: float | None = measured("parameters", "count", "lower")
@@ -67,9 +78,16 @@ class Record:
     accuracy_n: int | None = None
     latency_p50_interval_ms: tuple[float, float] | None = None
     latency_n: int | None = None
-    memory_baseline_bytes: int | None = None  # resident before the runtime and the model were loaded
+    memory_baseline_bytes: int | None = None  # resident before the model was loaded
+    energy_method: str | None = None  # measured:rapl-package, measured:nvml, measured:meter
+    energy_estimate: dict[str, Any] | None = None  # never in `energy_mj`, so that it cannot rank beside a measurement
     missing: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    quick: bool = False  # taken in less time than a number that is compared needs
+    unstable: tuple[str, ...] = ()  # why the numbers cannot be believed
+    findings: tuple[str, ...] = ()  # how it stands to the file that it was made from
+    samples: str | None = None  # the file of raw samples in the folder beside the records
+    replaces: str | None = None  # the id of an earlier record that this one corrects
     schema: int = SCHEMA
 
     @property
@@ -83,12 +101,35 @@ class Record:
         Raises:
             ValueError: a number in it is NaN or infinite.
         """
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False, ensure_ascii=False)
+        values = asdict(self)
+        if self.schema == 1:  # as it was written, so that its id stays
+            values = {name: value for name, value in values.items() if name not in NEW_IN_2}
+        return json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """The 95 % interval of a measured field, where one was taken."""
         return {"accuracy": self.accuracy_interval, "latency_p50_ms": self.latency_p50_interval_ms}.get(name)
 
+
+# Field → what a record of schema 1 says of it.
+NEW_IN_2: dict[str, Any] = {
+    "compute_precision": None,
+    "provider": None,
+    "environment": {},
+    "total_p50_ms": None,
+    "total_p90_ms": None,
+    "cold_start_ms": None,
+    "throughput_per_s": None,
+    "memory_model_bytes": None,
+    "gpu_memory_bytes": None,
+    "energy_method": None,
+    "energy_estimate": None,
+    "quick": True,  # two seconds by default
+    "unstable": [],
+    "findings": [],
+    "samples": None,
+    "replaces": None,
+}
 
 KINDS = typing.get_type_hints(Record)
 QUANTITIES = quantities(Record)
@@ -119,8 +160,13 @@ def record_from_json(line: str) -> Record:
         raise RecordError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RecordError(f"{type(values).__name__} instead of an object")
-    if values.get("schema") != SCHEMA:
-        raise RecordError(f"schema {values.get('schema')!r}; this featherweight reads {SCHEMA}")
+    if values.get("schema") not in (1, SCHEMA) or isinstance(values["schema"], bool):
+        raise RecordError(f"schema {values.get('schema')!r}; this featherweight reads 1 to {SCHEMA}")
+    if values["schema"] == 1:
+        newer = sorted(NEW_IN_2.keys() & values.keys())
+        if newer:
+            raise RecordError(f"fields missing or unknown: {', '.join(newer)!r:.200}")
+        values = {**NEW_IN_2, **values}
     if set(values) != set(KINDS):
         raise RecordError(f"fields missing or unknown: {', '.join(sorted(set(values) ^ set(KINDS)))!r:.200}")
     for name, hint in KINDS.items():
@@ -133,10 +179,33 @@ def record_from_json(line: str) -> Record:
         most, wanted = (1.0, "0 to 1") if quantity.unit == "fraction" else (math.inf, "0 or more")
         if values[name] is not None and not 0 <= values[name] <= most:
             raise RecordError(f"{name} is {values[name]}; wanted {wanted}")
+    method = values["energy_method"]
+    if values["schema"] > 1 and values["energy_mj"] is not None and not str(method).startswith("measured:"):
+        raise RecordError(f"energy_mj by {method!r}; wanted energy_method measured:…, an estimate has its own field")
     for name in ("accuracy_interval", "latency_p50_interval_ms"):
         if values[name] is not None and not 0 <= values[name][0] <= values[name][1]:
             raise RecordError(f"{name} is {values[name]}; wanted two numbers from 0 on, the lower one first")
     return Record(**values)
+
+
+def check_records_file(path: str | Path) -> None:
+    """See that records can be appended there, before minutes are spent; nothing is written.
+
+    Raises:
+        OutputError: it is no regular file, or one of something else.
+    """
+    path = Path(path)
+    if path.suffix == ".samples":
+        raise OutputError(f"{path} is the name of a folder of raw samples; name a file for the records, as x.jsonl")
+    if not path.exists():
+        return
+    if not path.is_file():  # a device or a pipe has no end to repair
+        raise OutputError(f"{path} is not a regular file; name a file for the records")
+    try:
+        with path.open("rb") as file:
+            _check_head(path, file)
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}; name another file for the records") from error
 
 
 def append_record(path: str | Path, record: Record) -> None:
@@ -153,8 +222,7 @@ def append_record(path: str | Path, record: Record) -> None:
     line = to_utf8(record.to_json() + "\n")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # a device or a pipe has no end to repair
-            raise OutputError(f"{path} is not a regular file; name a file for the records")
+        check_records_file(path)
         with path.open("a+b") as file, _locked(file):
             _check_head(path, file)
             _repair_tail(path, file)
@@ -175,7 +243,9 @@ def append_record(path: str | Path, record: Record) -> None:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All records of a file, or of a folder (its `records.jsonl`, else every `*.jsonl`), but for a torn last line.
+    """All records of a file, or of a folder (its `records.jsonl`, else every `*.jsonl`).
+
+    Left out are a torn last line, and records that a later one in the same file corrects.
 
     Raises:
         RecordError: no such file, no record in it, or a line that is no record.
@@ -187,13 +257,13 @@ def read_records(path: str | Path) -> list[Record]:
             raise RecordError(f"no *.jsonl in {path}; wanted a file of records, as measure and fit write it")
         # In a folder that fit wrote, screen and proof stand beside it and were taken on other pictures.
         files = [file for file in files if file.name == "records.jsonl"] or files
-        return [record for file in files for record in read_records(file)]
+        return _not_replaced([record for file in files for record in read_records(file)])
     try:
         text = path.read_bytes()
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}; wanted a file of records") from error
     whole = text[: text.rfind(b"\n") + 1]
-    records = []
+    records: list[Record] = []
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             records.append(record_from_json(line.decode()))
@@ -201,7 +271,12 @@ def read_records(path: str | Path) -> list[Record]:
             raise RecordError(f"{path} line {number} is no record: {error}") from error
     if not records:
         raise RecordError(f"{path} holds no record")
-    return records
+    return _not_replaced(records)
+
+
+def _not_replaced(records: list[Record]) -> list[Record]:
+    replaced = {record.replaces for record in records}
+    return [record for record in records if record.id not in replaced]
 
 
 def _check_head(path: Path, file: IO[bytes]) -> None:

@@ -3,8 +3,9 @@
 1. **Screen.** Every candidate is built, exported and measured untrained: size, latency and memory do not depend on
    the weights. What breaks the budget in every variant is out before anybody trains it.
 2. **Train** the rest from light to heavy as measured here, not by MACs, which do not rank light models. Each is
-   exported, and every file is measured with its accuracy on val. With a floor on accuracy the search stops at the
-   first that fits, as soon as no candidate that is left can be lighter.
+   exported, and every file is measured with its accuracy on val, by the runtime and on the threads that were the
+   fastest for it in the screen. With a floor on accuracy the search stops at the first that fits, as soon as no
+   candidate that is left can be lighter.
 3. **Choose** the lightest record that is good enough: it fits the budget, and, without a floor on accuracy, its
    accuracy is not shown to be lower than that of the best that fits. Lightest is the least p50 latency; where that
    does not tell two apart, the smaller file.
@@ -26,18 +27,18 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, Step
 from featherweight.budget import Budget, Violation, parse_budget
-from featherweight.compare import better
+from featherweight.compare import apart
 from featherweight.data import Dataset, Split, load_pixels, read_dataset
-from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError
+from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError, SomeUnmeasured
 from featherweight.export import FORMATS, PRECISIONS, About, export
 from featherweight.fold import fold_branches
-from featherweight.measure import Origin, Protocol, check_threads, measure
+from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threads, measure
 from featherweight.models.nets import net_named
 from featherweight.models.pretrained import build_pretrained, identify
 from featherweight.models.zoo import Shape, build
 from featherweight.progress import logger
 from featherweight.quantize import quantize
-from featherweight.record import Record, append_record
+from featherweight.record import Record
 from featherweight.stats import MIN_SAMPLES
 from featherweight.train import TrainSettings, load_keras, set_seed, train
 
@@ -51,9 +52,11 @@ LADDER = (
 )
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 CALIBRATION_IMAGES = 128
-SCREEN = Protocol(min_seconds=0.5, min_runs=64, warmup_seconds=0.25)
 SCREEN_SLACK = 1.25
-MEASURED_ON_FILE = ("size", "latency_p50", "latency_p90", "latency_p99", "memory_peak", "energy", "parameters", "macs")
+PATIENCE = Patience(repeats=1)
+MEASURED_ON_FILE = (
+    "size", "latency_p50", "latency_p90", "latency_p99", "memory_peak", "memory_model", "energy", "parameters", "macs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,14 @@ class _Screened:
         """The least p50 latency of its files."""
         return min((r.latency_p50_ms for r in self.records if r.latency_p50_ms is not None), default=float("inf"))
 
+    def fastest(self, name: str, threads: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+        """(runtime, threads) by which the file of that name was the fastest; of one that was not screened, all."""
+        found = [r for r in self.records if r.name == name and r.latency_p50_ms is not None]
+        if not found:
+            return "all", threads
+        best = min(found, key=lambda r: r.latency_p50_ms or float("inf"))
+        return best.runtime, (best.threads,)
+
 
 def fit(
     data: str | Path | Dataset,
@@ -180,7 +191,7 @@ def _search(
     records: list[tuple[Artifact, Record]] = []
     ready = sorted((s for s in screened if s.records and not s.misses), key=lambda s: s.p50_ms)
     for position, one in enumerate(ready):
-        records += _train_and_measure(one.shape, dataset, weights, settings, threads, place, origin, reasons)
+        records += _train_and_measure(one, dataset, limits, weights, settings, threads, place, origin, reasons)
         stop = _why_stop(limits, records, ready[position + 1 :])
         if stop is not None:
             reasons.append(stop)
@@ -247,9 +258,10 @@ def _screen(
             names = tuple(f"class {i}" for i in range(classes))
             model = build(shape, classes)
             for artifact in _export_all(model, shape, names, (), pictures, settings, Path(scratch), reasons):
-                records += _measured(artifact, None, None, SCREEN, threads, Origin(settings.seed), reasons)
-        for record in records:
-            append_record(place / "screen.jsonl", record)
+                origin = Origin(settings.seed)
+                records += _measured(
+                    artifact, None, None, QUICK, threads, origin, reasons, output=place / "screen.jsonl"
+                )
         misses = _least_misses(records, _with_slack(limits.only(MEASURED_ON_FILE)))
         if not records:
             reasons.append(f"{shape} was not trained: none of its files could be made and measured")
@@ -261,8 +273,9 @@ def _screen(
 
 
 def _train_and_measure(
-    shape: Shape,
+    candidate: _Screened,
     dataset: Dataset,
+    limits: Budget,
     weights: str | None,
     settings: SearchSettings,
     threads: tuple[int, ...],
@@ -270,7 +283,8 @@ def _train_and_measure(
     origin: Origin,
     reasons: list[str],
 ) -> list[tuple[Artifact, Record]]:
-    """One candidate: weights, training, all files, all records on val."""
+    """One candidate: weights, training, all files, and of each its record on val in its fastest variant."""
+    shape = candidate.shape
     logger.info("training %s", shape)
     cache = load_pixels((*dataset.part("train"), *dataset.part("val")), shape.size, shape.size)
     how = settings.train or default_training(weights is not None)
@@ -292,12 +306,23 @@ def _train_and_measure(
     artifacts = _export_all(
         model, shape, dataset.classes, (start, step), pixels[spread_out], settings, place / "artifacts", reasons
     )
+    protocol = _lean(settings.protocol, limits)
     measured = []
     for artifact in artifacts:
-        for record in _measured(artifact, dataset, "val", settings.protocol, threads, origin, reasons):
-            append_record(place / "records.jsonl", record)
-            measured.append((artifact, record))
+        runtime, counts = candidate.fastest(artifact.name, threads)
+        output = place / "records.jsonl"
+        found = _measured(artifact, dataset, "val", protocol, counts, origin, reasons, runtime, output)
+        measured += [(artifact, record) for record in found]
     return measured
+
+
+def _lean(protocol: Protocol, limits: Budget) -> Protocol:
+    """Cold starts and throughput are measured of what is proven, and of all only where the budget bounds them."""
+    return replace(
+        protocol,
+        cold_starts=0 if limits.bound("cold_start") is None else protocol.cold_starts,
+        throughput_seconds=0.0 if limits.bound("throughput") is None else protocol.throughput_seconds,
+    )
 
 
 def default_training(pretrained: bool) -> TrainSettings:
@@ -358,10 +383,17 @@ def _measured(
     origin: Origin,
     reasons: list[str],
     runtime: str = "all",
+    output: Path | None = None,
 ) -> list[Record]:
     """All records of one artifact; a file that no runtime can run, or that kills its process, is named instead."""
     try:
-        return measure(artifact, dataset, runtime, threads, part, protocol, None, origin)
+        return measure(
+            artifact, dataset, runtime, threads, part, protocol, output, origin,
+            patience=PATIENCE, findings=False, drift=part == "test",
+        )  # fmt: skip
+    except SomeUnmeasured as error:
+        reasons += [f"{artifact.name} was not measured: {failure}" for failure in error.failures]
+        return list(error.records)
     except (RuntimeFailure, MeasureError) as error:
         reasons.append(f"{artifact.name} was not measured: {error}")
         logger.warning("%s", reasons[-1])
@@ -377,12 +409,13 @@ def _why_stop(limits: Budget, records: list[tuple[Artifact, Record]], rest: list
     lightest = choose(records, limits)[1]
     if limits.bound("accuracy") is None and lightest.accuracy != 1:
         return None  # a heavier one can still be more accurate
-    can_be_lighter = [s for s in rest if any(better(lightest, r, "latency_p50") is not True for r in s.records)]
+    can_be_lighter = [s for s in rest if any(apart(lightest, r, "latency_p50") is not True for r in s.records)]
     if can_be_lighter:
         return None
     return (
         f"stopped: {lightest.name} fits with a p50 of {lightest.latency_p50_ms:.3g} ms, and the {len(rest)} left "
-        f"untrained ({_list([s.shape for s in rest])}) are slower in every variant (from {rest[0].p50_ms:.3g} ms)"
+        f"untrained ({_list([s.shape for s in rest])}) were slower in every variant of the screen "
+        f"(from {rest[0].p50_ms:.3g} ms)"
     )
 
 
@@ -408,9 +441,14 @@ def _conclude(
     if "test" in dataset.parts and not limits.violations(record):
         logger.info("proving %s on test", record.name)
         threads = (record.threads,)
-        proofs = _measured(artifact, dataset, "test", settings.protocol, threads, origin, reasons, record.runtime)
-        for record in proofs:  # one, or none with the reason
-            append_record(place / "proof.jsonl", record)
+        output = place / "proof.jsonl"
+        how = settings.protocol
+        proofs = _measured(artifact, dataset, "test", how, threads, origin, reasons, record.runtime, output)
+        record = proofs[0] if proofs else record  # none with the reason
+    if record.unstable:
+        reasons.append(f"the record of {record.name} is UNSTABLE: {record.unstable[0]}")
+    if record.quick:
+        reasons.append("chosen by quick records, which are not compared elsewhere; leave --quick out for a result")
     violations = limits.violations(record)
     return Fit(not violations, artifact, record, violations, tuple(r for _, r in records), tuple(reasons), place)
 
@@ -428,7 +466,7 @@ def choose(records: Sequence[tuple[Artifact, Record]], limits: Budget) -> tuple[
         return min(records, key=lambda pair: _miss(limits, pair[1]))
     if limits.bound("accuracy") is None:
         best = max((record for _, record in fitting), key=lambda record: record.accuracy or 0)
-        fitting = [pair for pair in fitting if better(best, pair[1], "accuracy") is not True]
+        fitting = [pair for pair in fitting if apart(best, pair[1], "accuracy") is not True]
     lightest = _lightest([record for _, record in fitting])
     return next(pair for pair in fitting if pair[1] is lightest)
 
@@ -436,7 +474,7 @@ def choose(records: Sequence[tuple[Artifact, Record]], limits: Budget) -> tuple[
 def _lightest(records: Sequence[Record]) -> Record:
     """The least p50 latency; among those not shown to be slower, the smallest file, then the most accurate."""
     fastest = min(records, key=lambda record: record.latency_p50_ms or float("inf"))
-    as_fast = [r for r in records if r is fastest or better(fastest, r, "latency_p50") is not True]
+    as_fast = [r for r in records if r is fastest or apart(fastest, r, "latency_p50") is not True]
     return min(as_fast, key=lambda r: (r.size_bytes or float("inf"), -(r.accuracy or 0), r.latency_p50_ms or 0))
 
 

@@ -23,7 +23,7 @@ class Task(Protocol):
         ...
 
     def score(self, outputs: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, Any]:
-        """Outputs and true labels → the metric, its 95 % interval and n."""
+        """Outputs and true labels → the metric, its 95 % interval, n, and which pictures were right."""
         ...
 
 

@@ -23,6 +23,7 @@ class Classify:
         ]
 
     def score(self, outputs: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, Any]:
-        """Outputs (n, classes), labels (n,) → {"value", "interval", "n"}."""
-        right = int(np.sum(np.argmax(outputs, axis=1) == targets))
-        return {"value": right / len(targets), "interval": wilson(right, len(targets)), "n": len(targets)}
+        """Outputs (n, classes), labels (n,) → {"value", "interval", "n", "right": a bool a picture}."""
+        right = np.argmax(outputs, axis=1) == targets
+        count, n = int(np.sum(right)), len(targets)
+        return {"value": count / n, "interval": wilson(count, n), "n": n, "right": right.tolist()}
