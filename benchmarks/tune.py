@@ -340,7 +340,7 @@ def keep(output: Path, row: Row, settings: Settings, disturbed: Sequence[str]) -
         "disturbed": list(disturbed),
     }
     with output.open("a") as file:
-        file.write(json.dumps(values) + "\n")
+        file.write(json.dumps(values, sort_keys=True) + "\n")  # `tune` appends to the same file
 
 
 if __name__ == "__main__":

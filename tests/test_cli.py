@@ -106,7 +106,7 @@ ERRORS = {
     "no model": (("measure", "page.html"), "page.html is no ONNX and no LiteRT model"),
     "no artifact": (("predict", "absent", "x.jpg"), "no artifact absent"),
     "bare predict": (("predict", "bare.tflite", "x.jpg"), "does not say its classes"),
-    "no records": (("compare", "absent.jsonl"), "cannot read absent.jsonl"),
+    "no records": (("compare", "absent.jsonl"), "no absent.jsonl; wanted files of records"),
     "no record": (("compare", "page.html"), "page.html line 1 is no record"),
     "unknown quantity": (("compare", "good.jsonl", "--keys", "speed"), "unknown quantity 'speed'"),
     "page in no folder": (("compare", "good.jsonl", "--output", "page.html/x.html"), "cannot write"),
@@ -137,6 +137,55 @@ def test_bad_input_is_one_line_and_exit_2(
     assert message in err
     with pytest.raises((FeatherweightError, OSError)):
         main([*arguments, "--debug"])
+
+
+def test_predict_runs_a_file_as_tune_found_it_best(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    from featherweight.cli import _parser
+
+    args = _parser().parse_args(["predict", "artifact", "picture.png"])
+    assert (args.runtime, args.threads) == (None, None)  # what is named would win over the choice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare", "a.onnx", "b.onnx", "--csv", "x.csv"), "--csv is for records, and these are none"),
+        (("compare", "good.jsonl", "--data", "photos"), "--data is for artifacts, and these are none"),
+        (("compare", "a.onnx", "good.jsonl"), "records and artifacts mixed"),
+        (("compare", "absent.onnx", "a.onnx"), "no absent.onnx; wanted"),
+        (("compare", "a.onnx", "b.onnx", "--threads", "1,2"), "one of each to compare files with"),
+        (("compare", "good.jsonl", "--csv", "x", "--output", "x"), "both name x; wanted two files"),
+    ],
+)
+def test_compare_refuses_what_does_not_go_together(
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    append_record("good.jsonl", make_record())
+    for name in ("a.onnx", "b.onnx"):
+        Path(name).write_bytes(b"\x08\x0a" + bytes(50))
+    status, out, err = run(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_json_file_of_something_else_is_never_appended_to(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = trained.artifacts["onnx-int8"].path
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"mine": 1}')
+    for verb, target in (("measure", artifact / "artifact.json"), ("measure", mine), ("tune", mine)):
+        before = target.read_bytes()
+        status, _, err = run(capsys, verb, artifact, "--quick", "--output", target)
+        assert status == 2
+        assert "name another file, nothing is overwritten" in err
+        assert target.read_bytes() == before
 
 
 def test_a_full_disk_is_one_line(

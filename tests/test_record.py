@@ -295,7 +295,7 @@ def test_any_rubbish_at_the_end_is_set_aside(tmp_path: Path, tail: bytes) -> Non
 
 def test_a_file_that_holds_nothing_but_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    path.write_bytes(b'{"schema": 1, "na')
+    path.write_bytes(b'{"accuracy": 1, "na')
     with pytest.raises(RecordError, match="holds no record"):
         read_records(path)
     append_record(path, RECORDS[0])

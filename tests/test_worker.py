@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from featherweight import worker as module
-from featherweight.artifact import read_artifact
+from featherweight.artifact import Artifact, read_artifact
 from featherweight.errors import MeasureError, RuntimeFailure, SettingError
 from featherweight.runtimes.settings import Settings
 from featherweight.worker import Worker
@@ -206,7 +206,7 @@ def is_gone_soon(pid: int) -> bool:
 
 PARENT = """
 import sys
-from featherweight.artifact import read_artifact
+from featherweight.artifact import Artifact, read_artifact
 from featherweight.runtimes.settings import Settings
 from featherweight.worker import Worker
 worker = Worker(read_artifact(sys.argv[1]), "onnxruntime", Settings())
@@ -341,6 +341,28 @@ def test_it_is_bound_to_the_cores_that_are_named(trained: Trained) -> None:
     with Worker(trained.artifacts["onnx-float32"], "onnxruntime", Settings(), (core,)) as worker:
         worker.load()
         assert os.sched_getaffinity(worker.pid) == {core}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a process to cores")
+def test_it_is_bound_before_the_runtime_sees_the_machine(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO keeps the cores that it finds when it is first used, whatever the process may use later."""
+    from featherweight.worker import child as child_module
+
+    order: list[str] = []
+    real = child_module.runtime_named("onnxruntime")
+
+    class Watched:
+        name = "onnxruntime"
+        load = real.load
+
+        def prepare(self, artifact: Artifact) -> None:
+            order.append("prepare")
+
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: order.append(f"bound to {cpus}"))
+    monkeypatch.setattr(child_module, "runtime_named", lambda name: Watched())
+    path = os.fspath(trained.artifacts["onnx-float32"].path)
+    Child().load(path, "onnxruntime", {"threads": 1}, [0])
+    assert order == ["bound to [0]", "prepare"]
 
 
 def test_every_command_is_a_method() -> None:

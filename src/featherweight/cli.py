@@ -178,10 +178,23 @@ def _reproduce(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _compare(args: argparse.Namespace) -> tuple[str, int]:
+    for path in args.paths:
+        if not Path(path).exists():
+            raise SettingError(f"no {path}; wanted files of records, or two or more artifacts")
     models = [_is_model(path) for path in args.paths]
     if any(models) and not all(models):
         raise SettingError("records and artifacts mixed; wanted files of records, or two or more artifacts")
+    other = RECORDS_ONLY if all(models) else ARTIFACTS_ONLY
+    given = [name for name, default in other.items() if vars(args)[name] != default]
+    if given:
+        kind = "records" if all(models) else "artifacts"
+        raise SettingError(f"--{given[0]} is for {kind}, and these are none; leave it out")
     return _versus(args) if all(models) else _compare_records(args)
+
+
+# Options of `compare` that belong to one of its two uses, with their defaults.
+RECORDS_ONLY: dict[str, Any] = {"budget": None, "output": None, "csv": None, "mlflow": None, "quick": False}
+ARTIFACTS_ONLY: dict[str, Any] = {"data": None, "part": None, "runtime": "all", "precision": "", "provider": None}
 
 
 def _is_model(path: str) -> bool:
@@ -214,6 +227,8 @@ def _versus(args: argparse.Namespace) -> tuple[str, int]:
 def _compare_records(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.report import compare, table
 
+    if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
+        raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
     if args.csv:
         from featherweight.share import check_csv, write_csv
 
@@ -426,7 +441,7 @@ def _parser() -> argparse.ArgumentParser:
     tune = _verb(verbs, "tune", _tune, "the fastest runtime, threads and precision for a file here, kept in it")
     tune.add_argument("artifact", metavar="ARTIFACT", help="an artifact folder, an .onnx or .tflite file")
     tune.add_argument("--data", metavar="DATA", help="pictures to run on, and to hold accuracy against the default's")
-    _add_runtime(tune)
+    _add_runtime(tune, raced=True)
     tune.add_argument("--threads", default="", metavar="NUMBERS", help="(default: 1, 2, 4 … all cores)")
     tune.add_argument("--quick", action="store_true", help="a shorter race, labelled")
     tune.add_argument("--output", metavar="FILE", help="append the whole result to this file, raw samples beside")
@@ -492,8 +507,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = _verb(verbs, "predict", _predict, "labels of pictures by an artifact")
     predict.add_argument("artifact", metavar="ARTIFACT")
     predict.add_argument("images", metavar="IMAGE", nargs="+")
-    predict.add_argument("--runtime", metavar="NAME", help="onnxruntime or litert (default: what runs the file)")
-    predict.add_argument("--threads", type=int, default=1)
+    predict.add_argument(
+        "--runtime", metavar="NAME", help="(default: as tune found best here, else the first that runs the file)"
+    )
+    predict.add_argument("--threads", type=int, help="(default: as tune found best here, else 1)")
     predict.add_argument("--top", type=int, default=5, help="how many labels a picture (default: 5)")
     return parser
 
@@ -518,15 +535,18 @@ def _verb(
     return parser
 
 
-def _add_runtime(parser: Any) -> None:
+def _add_runtime(parser: Any, raced: bool = False) -> None:
     parser.add_argument(
         "--runtime", default="all", metavar="NAMES", help="onnxruntime, litert, openvino, opencv, or all (default)"
     )
     parser.add_argument(
         "--precision", default="", metavar="NAMES", help="float32, bfloat16, float16 (default: the runtime's own)"
     )
-    parser.add_argument("--provider", metavar="NAME", help="cpu, cuda, coreml … as the runtime offers (default: cpu)")
-    parser.add_argument("--optimization", metavar="NAME", help="the runtime's level of graph optimization")
+    if raced:
+        parser.set_defaults(provider=None, optimization=None)
+    else:
+        parser.add_argument("--provider", metavar="NAME", help="cpu, cuda … as the runtime offers (default: cpu)")
+        parser.add_argument("--optimization", metavar="NAME", help="the runtime's level of graph optimization")
     parser.add_argument(
         "--input", default="", metavar="PIXELS", help="224, or 320,640: the size that a foreign file leaves open"
     )

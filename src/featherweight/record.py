@@ -28,6 +28,7 @@ from featherweight.quantity import measured, quantities
 SCHEMA = 2
 
 TAIL_STEP_BYTES = 65_536
+HEAD = b'{"accuracy": '
 
 
 @dataclass(frozen=True)
@@ -280,9 +281,9 @@ def _not_replaced(records: list[Record]) -> list[Record]:
 
 
 def _check_head(path: Path, file: IO[bytes]) -> None:
-    """Refuse a file of something else before a byte of it is touched."""
+    """Refuse a file of something else before a byte of it is touched: a record's keys are sorted, and begin so."""
     file.seek(0)
-    if file.read(1) not in (b"", b"{"):
+    if not HEAD.startswith(file.read(len(HEAD))):
         raise OutputError(f"{path} is no file of records; name another file, nothing is overwritten")
 
 

@@ -28,7 +28,7 @@ from featherweight.measure.one import Case, Pictures, measure_case, pictures_of
 from featherweight.measure.samples import write_samples
 from featherweight.predict import settings_of
 from featherweight.progress import logger
-from featherweight.record import QUANTITIES, Record, append_record, read_records
+from featherweight.record import QUANTITIES, Record, append_record, check_records_file, read_records
 from featherweight.runtimes import supporting
 from featherweight.runtimes.settings import Settings
 from featherweight.stats import MARGIN
@@ -171,6 +171,8 @@ def reproduce(
     """
     wanted = record if isinstance(record, Record) else find_record(record, records)
     check_repeatable(wanted)
+    if output is not None:
+        check_records_file(output)
     place = record if not isinstance(record, Record) and Path(record).is_file() else records
     loaded = artifact if isinstance(artifact, Artifact) else _artifact_of(wanted, artifact, Path(place).parent)
     if loaded.sha256 != wanted.artifact_sha256:

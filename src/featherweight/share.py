@@ -156,6 +156,7 @@ def _store(tracking: str | Path) -> tuple[str, str | None]:
 def _client(address: str) -> Iterator["MlflowClient"]:
     """A client whose errors are one line of ours."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # before the import, which starts it
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own 7 take minutes to say that nobody is there
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table that it makes
     try:
         from mlflow.exceptions import MlflowException

@@ -201,7 +201,8 @@ def _worked_out(meter: Meter, idle: Sequence[_Taken], running: Sequence[_Taken])
         idle=tuple(resting),
         notes=(meter.scope, *_drift(idle_watts, windows)),
     )
-    if median(net) <= 0:
+    interval = median_interval(net)
+    if median(net) <= 0 or (interval is not None and interval[0] <= 0):
         cause = "running took no more power than idling; take longer windows on an idle machine"
         return replace(result, method=f"not available: {cause}")
     return replace(result, mj_per_inference=median(net), interval_mj=median_interval(net), spread=spread(net))

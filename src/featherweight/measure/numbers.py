@@ -32,7 +32,7 @@ def latency(infer_ns: Sequence[int]) -> tuple[Numbers, dict[str, str]]:
     return fields, missing
 
 
-def total(samples: Mapping[str, Sequence[int]]) -> tuple[Numbers, dict[str, str]]:
+def total(samples: Mapping[str, Sequence[int]], why_none: str = "no data was given") -> tuple[Numbers, dict[str, str]]:
     """The same of pre-processing, post-processing and all together, out of `Child.total`'s samples."""
     sources = {
         "preprocess_p50_ms": ("pre_ns", 50),
@@ -46,7 +46,7 @@ def total(samples: Mapping[str, Sequence[int]]) -> tuple[Numbers, dict[str, str]
         values, least = samples.get(source, ()), MIN_SAMPLES[percent]
         fields[name] = percentile(values, percent) / 1e6 if len(values) >= least else None
         if fields[name] is None:
-            missing[name] = f"{len(values)} runs; a p{percent} wants {least}" if values else "no data was given"
+            missing[name] = f"{len(values)} runs; a p{percent} wants {least}" if values else why_none
     return fields, missing
 
 

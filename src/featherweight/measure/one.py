@@ -207,7 +207,8 @@ def _total(worker: Worker, pictures: Pictures, protocol: Protocol, run_seconds: 
     found.samples |= {f"total_{name}" if name != "total_ns" else name: values for name, values in samples.items()}
     # What the artifact does not know to decode took no time worth a number.
     post = samples.get("post_ns") if pictures.no_accuracy is None else None
-    found.add(numbers.total({**samples, "post_ns": post or found.samples["post_ns"]}))
+    why_none = "not asked for" if pictures.items else "no data was given"
+    found.add(numbers.total({**samples, "post_ns": post or found.samples["post_ns"]}, why_none))
     if samples and pictures.no_accuracy is not None:
         found.warnings.append("the total has no post-processing in it: the file does not say how to decode its outputs")
     if found.fields["postprocess_p50_ms"] is None and not found.samples["post_ns"]:

@@ -47,7 +47,7 @@ from featherweight.runtimes.settings import Settings
 from featherweight.stats import MARGIN, verdict
 from featherweight.tune.agreement import hold_accuracy, hold_outputs
 from featherweight.tune.race import QUICK, Limits, Runner, race
-from featherweight.tune.result import Tuned, append_tuned
+from featherweight.tune.result import Tuned, append_tuned, check_tuned_file
 
 __all__ = ["QUICK", "Limits", "Tuned", "configurations", "tune"]
 
@@ -90,6 +90,8 @@ def tune(
     loaded = artifact if isinstance(artifact, Artifact) else read_artifact(artifact)
     dataset = data if isinstance(data, Dataset) or data is None else read_dataset(data)
     pictures = pictures_of(loaded, dataset, "val" if dataset is not None and "val" in dataset.parts else None)
+    if output is not None:
+        check_tuned_file(output)
     limits, rng = limits or Limits(), random.Random(seed)
     wait_until_quiet(seconds=wait_seconds)
     before, watch = snapshot(), Watch.now()

@@ -16,6 +16,7 @@ from featherweight.stats import Verdict
 from featherweight.tune.race import Runner
 
 CHOSEN = "chosen"
+HEAD = b'{"artifact": '  # how every line begins, as its keys are sorted
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,19 +139,28 @@ class Tuned:
         )
 
 
+def check_tuned_file(path: str | Path) -> bytes:
+    """See that a result can be appended there, before minutes are spent; returns what is there.
+
+    Raises:
+        OutputError: it cannot be read, or is a file of something else.
+    """
+    try:
+        before = Path(path).read_bytes() if Path(path).exists() else b""
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; name a file for the results") from error
+    if not HEAD.startswith(before[: len(HEAD)]):
+        raise OutputError(f"{path} is no file of results; name another file, nothing is overwritten")
+    return before
+
+
 def append_tuned(path: str | Path, tuned: Tuned) -> Tuned:
     """Append a result to a file, one JSON line each, with every run of the race in a file beside.
 
     Raises:
         OutputError: it is no such file, or cannot be written; it is then as it was before.
     """
-    path = Path(path)
-    try:
-        before = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; name a file for the results") from error
-    if before[:1] not in (b"", b"{"):
-        raise OutputError(f"{path} is no file of results; name another file, nothing is overwritten")
+    path, before = Path(path), check_tuned_file(path)
     samples: dict[str, list[int]] = {}
     for place, runner in enumerate(tuned.runners):
         samples |= {f"{place}_infer_ns": runner.runs_ns, f"{place}_block": runner.run_blocks}

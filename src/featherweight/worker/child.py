@@ -61,10 +61,11 @@ class Child:
         """Load the file and run it a first time, on noise; without `memory` as an application would, and no more."""
         self._runtime = runtime_named(runtime)
         self._artifact = read_artifact(artifact)
-        if memory:  # on any core: processes that start together do not wait for each other
-            self._runtime.prepare(self._artifact)
+        # Before the runtime is: OpenVINO keeps the cores that it found first, and would run on another one.
         if cpus is not None and sys.platform == "linux":
             os.sched_setaffinity(0, cpus)
+        if memory:
+            self._runtime.prepare(self._artifact)
         size = settings.get("input_size")
         self._settings = Settings(**{**settings, "input_size": None if size is None else (size[0], size[1])})
         self._memory = _watch_peak() if memory else None  # from here on, above the empty runtime
