@@ -157,6 +157,7 @@ def _tune(args: argparse.Namespace) -> tuple[str, int]:
         args.output,
         args.seed,
         _size(args.input, "--input"),
+        args.wait,
     )
     return (_json(found.as_dict()) if args.json else found.text()), 0
 
@@ -445,6 +446,7 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("--threads", default="", metavar="NUMBERS", help="(default: 1, 2, 4 … all cores)")
     tune.add_argument("--quick", action="store_true", help="a shorter race, labelled")
     tune.add_argument("--output", metavar="FILE", help="append the whole result to this file, raw samples beside")
+    tune.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for a quiet machine")
     tune.add_argument("--seed", type=int, default=0, help="of all orders (default: 0)")
     _add_split(tune)
 
