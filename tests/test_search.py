@@ -224,11 +224,11 @@ def test_the_search_stops_only_when_the_rest_cannot_be_lighter() -> None:
     alike = search._Screened(Shape("mobilenet_v2", 0.5, 64), (record("a", 1.01, 1e6, 0.5),), ())
     floor, none = parse_budget("accuracy>=0.9"), parse_budget("size=4MB")
     assert "cannot" not in (search._why_stop(floor, fits, [heavier]) or "")  # type: ignore[arg-type]
-    assert "are slower in every variant" in (search._why_stop(floor, fits, [heavier]) or "")  # type: ignore[arg-type]
+    assert "were slower in every variant" in (search._why_stop(floor, fits, [heavier]) or "")  # type: ignore[arg-type]
     assert search._why_stop(floor, fits, [alike, heavier]) is None  # type: ignore[arg-type]
     assert search._why_stop(parse_budget("accuracy>=0.99"), fits, [heavier]) is None  # type: ignore[arg-type]
     assert search._why_stop(none, fits, [heavier]) is None  # type: ignore[arg-type]
     assert search._why_stop(floor, fits, []) is None  # type: ignore[arg-type]
     perfect = [(None, record("perfect", 1, 1e6, 1.0))]
-    assert "are slower in every variant" in (search._why_stop(none, perfect, [heavier]) or "")  # type: ignore[arg-type]
+    assert "were slower in every variant" in (search._why_stop(none, perfect, [heavier]) or "")  # type: ignore[arg-type]
     assert search._why_stop(none, perfect, [alike]) is None  # type: ignore[arg-type]
