@@ -89,3 +89,12 @@ def make_artifact(path: Path, **changes: Any) -> Artifact:
         "steps": (Step("train", {"epochs": 3}, (("mixup", "too few pictures"),)), Step("export", {"opset": 17})),
     }
     return write_artifact(Artifact(**{**fields, **changes}), MODEL, golden)
+
+
+def tree(root: Path, files: dict[str, Any]) -> Path:
+    """A folder with these files, as a system's root."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(text))
+    return root

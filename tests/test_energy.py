@@ -27,17 +27,9 @@ from featherweight.device.meters import (
 )
 from featherweight.errors import MeasureError, SettingError
 from featherweight.measure.protocol import QUICK, Power, Protocol
+from tests.make import tree
 
 POWERCAP = "sys/class/powercap"
-
-
-def tree(root: Path, files: dict[str, Any]) -> Path:
-    """A folder with these files, as a system's root."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(text))
-    return root
 
 
 def rapl(root: Path, *counters: int, largest: int | None = 1_000_000) -> Path:

@@ -15,19 +15,11 @@ import pytest
 from featherweight.device import cgroup, gpu, sensors
 from featherweight.device.environment import NONE, UNKNOWN, snapshot
 from featherweight.device.load import Load, Watch, reasons, wait_until_quiet
+from tests.make import tree
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' own files")
 CPU = "sys/devices/system/cpu"
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-def tree(root: Path, files: dict[str, Any]) -> Path:
-    """A folder with these files, as a system's root."""
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(text))
-    return root
 
 
 def clocks(cores: int, **values: Any) -> dict[str, Any]:

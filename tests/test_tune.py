@@ -30,7 +30,7 @@ from tests.make import make_artifact
 from tests.trained import Trained
 
 # The modules, whose names in the package are the verbs.
-TUNE, MEASURE = sys.modules["featherweight.tune"], sys.modules["featherweight.measure"]
+TUNE, MEASURE = sys.modules["featherweight.tune"], sys.modules["featherweight.measure.one"]
 VERBS = (TUNE, MEASURE)
 SHORT = Limits(legs=2, rounds=6, block_seconds=0, warmup_seconds=0, pairs=6, pictures=40)
 

@@ -179,10 +179,12 @@ def _reproduce(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _compare(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.artifact import is_model
+
     for path in args.paths:
         if not Path(path).exists():
             raise SettingError(f"no {path}; wanted files of records, or two or more artifacts")
-    models = [_is_model(path) for path in args.paths]
+    models = [is_model(path) for path in args.paths]
     if any(models) and not all(models):
         raise SettingError("records and artifacts mixed; wanted files of records, or two or more artifacts")
     other = RECORDS_ONLY if all(models) else ARTIFACTS_ONLY
@@ -196,10 +198,6 @@ def _compare(args: argparse.Namespace) -> tuple[str, int]:
 # Options of `compare` that belong to one of its two uses, with their defaults.
 RECORDS_ONLY: dict[str, Any] = {"budget": None, "output": None, "csv": None, "mlflow": None, "quick": False}
 ARTIFACTS_ONLY: dict[str, Any] = {"data": None, "part": None, "runtime": "all", "precision": "", "provider": None}
-
-
-def _is_model(path: str) -> bool:
-    return Path(path).suffix in (".onnx", ".tflite") or (Path(path) / "artifact.json").is_file()
 
 
 def _versus(args: argparse.Namespace) -> tuple[str, int]:

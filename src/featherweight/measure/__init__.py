@@ -25,9 +25,8 @@ from pathlib import Path
 
 from featherweight.artifact import Artifact, read_artifact
 from featherweight.data import Dataset, read_dataset
-from featherweight.device import available_cores
-from featherweight.errors import RuntimeFailure, SettingError, SomeUnmeasured
-from featherweight.measure.one import Case, pictures_of
+from featherweight.errors import RuntimeFailure, SomeUnmeasured
+from featherweight.measure.one import Case, check_threads, pictures_of
 from featherweight.measure.protocol import QUICK, Origin, Patience, Power, Protocol
 from featherweight.measure.session import Session
 from featherweight.progress import track
@@ -133,17 +132,3 @@ def cases_of(
             raise RuntimeFailure(f"nothing here runs {artifact.name} in {', '.join(precisions)}; offered: {known}")
         cases += found
     return cases
-
-
-def check_threads(threads: Sequence[int] | None) -> tuple[int, ...]:
-    """The numbers of threads to measure with; by default 1 and all cores.
-
-    Raises:
-        SettingError: less than one, or more than the cores of this machine.
-    """
-    cores = available_cores()
-    counts = tuple(dict.fromkeys(threads or (1, cores)))
-    for count in counts:
-        if not 1 <= count <= cores:
-            raise SettingError(f"{count} threads; this process may use 1 to {cores} cores")
-    return counts

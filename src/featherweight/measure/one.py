@@ -12,10 +12,11 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -37,6 +38,8 @@ from featherweight.runtimes import runtime_named
 from featherweight.runtimes.settings import Settings
 from featherweight.worker import Worker
 from featherweight.worker.child import GPU_PROVIDERS
+
+T = TypeVar("T")
 
 GOLDEN_TOLERANCE = 0.05
 # The same session answers the same picture twice: with several threads sums may come in another order, no more.
@@ -395,6 +398,20 @@ def _versions(runtime: str) -> dict[str, str]:
     }
 
 
-def evenly(paths: list[str], count: int) -> list[str]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     """At most `count` of them, from all over the list, which is ordered by class."""
-    return [paths[i * len(paths) // count] for i in range(count)] if len(paths) > count else paths
+    return [items[i * len(items) // count] for i in range(count)] if len(items) > count else list(items)
+
+
+def check_threads(threads: Sequence[int] | None) -> tuple[int, ...]:
+    """The numbers of threads to measure with; by default 1 and all cores.
+
+    Raises:
+        SettingError: less than one, or more than the cores of this machine.
+    """
+    cores = available_cores()
+    counts = tuple(dict.fromkeys(threads or (1, cores)))
+    for count in counts:
+        if not 1 <= count <= cores:
+            raise SettingError(f"{count} threads; this process may use 1 to {cores} cores")
+    return counts

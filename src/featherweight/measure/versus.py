@@ -16,11 +16,11 @@ from typing import Any
 
 from featherweight.artifact import Artifact, read_artifact
 from featherweight.data import Dataset, read_dataset
-from featherweight.device import available_cores, this_device
+from featherweight.device import this_device
 from featherweight.device.environment import snapshot
 from featherweight.device.load import Watch, reasons
 from featherweight.errors import SettingError
-from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, evenly, pictures_of
+from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, check_threads, evenly, pictures_of
 from featherweight.measure.pairs import INPUTS, PairProtocol, log_ratios
 from featherweight.progress import logger
 from featherweight.record import QUANTITIES
@@ -135,7 +135,7 @@ def versus(
     if len(artifacts) < 2:
         raise SettingError(f"{len(artifacts)} file to compare; wanted two or more")
     settings, protocol = settings or Settings(), protocol or PairProtocol()
-    _check_threads(settings.threads)
+    check_threads((settings.threads,))
     dataset = data if isinstance(data, Dataset) or data is None else read_dataset(data)
     loaded = [one if isinstance(one, Artifact) else read_artifact(one) for one in artifacts]
     cases = [Case(one, supporting(one, runtime)[0], settings) for one in loaded]
@@ -162,12 +162,6 @@ def judged(found: Sequence[Against], margin: float) -> tuple[Against, ...]:
 def _accuracies_together(found: Sequence[Accuracies]) -> list[Accuracies]:
     held = holm([one.test.p for one in found])
     return [replace(one, comparisons=len(found), holds=holds) for one, holds in zip(found, held, strict=True)]
-
-
-def _check_threads(count: int) -> None:
-    cores = available_cores()
-    if not 1 <= count <= cores:
-        raise SettingError(f"{count} threads; this process may use 1 to {cores} cores")
 
 
 def hold(a: Case, b: Case, pictures: Pictures, protocol: PairProtocol, seed: int = 0) -> Against:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact
 from featherweight.device import available_cores
 from featherweight.errors import MeasureError, RuntimeFailure
-from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures
+from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, evenly
 from featherweight.measure.versus import Accuracies, right_ones
 from featherweight.progress import logger
 from featherweight.runtimes.settings import Settings
@@ -187,7 +187,7 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
     Raises:
         MeasureError: the default itself died, hung or refused.
     """
-    some = replace(pictures, items=_evenly(pictures.items, count))
+    some = replace(pictures, items=tuple(evenly(pictures.items, count)))
     expected = _right(default, some)
     found = in_parallel(lambda case: tried(lambda: _right(case, some)), cases)
     return {
@@ -230,8 +230,3 @@ def tried(step: Callable[[], T]) -> T | str:
         return step()
     except (MeasureError, RuntimeFailure) as error:
         return str(error)
-
-
-def _evenly(items: Sequence[T], count: int) -> tuple[T, ...]:
-    """At most `count` of them, from all over the list, which is ordered by class."""
-    return tuple(items[i * len(items) // count] for i in range(count)) if len(items) > count else tuple(items)
