@@ -32,9 +32,8 @@ from featherweight.artifact import Artifact, read_artifact
 from featherweight.device import this_device
 from featherweight.device.environment import snapshot
 from featherweight.device.load import Watch, reasons, wait_until_quiet
-from featherweight.predict import settings_of
 from featherweight.runtimes import RUNTIMES
-from featherweight.runtimes.settings import Ran, Settings
+from featherweight.runtimes.settings import Ran, Settings, settings_of
 from featherweight.stats import MARGIN, Verdict, percentile, verdicts
 from featherweight.tune import QUICK, Limits, tune
 

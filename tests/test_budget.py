@@ -104,8 +104,6 @@ def test_parts_of_a_budget() -> None:
     assert budget.bound("energy") is None
     assert budget.only(("size", "energy")) == parse_budget("size=4MB")
     assert budget.only(()) == Budget()
-    assert budget.without("size") == parse_budget("latency_p90=10ms,accuracy>=0.9")
-    assert budget.without("energy") == budget
     assert (str(Budget()), Budget().violations(make_record())) == ("no limit", ())
 
 

@@ -97,6 +97,7 @@ ERRORS = {
     "a file": (("data", "page.html"), "page.html is a file"),
     "bad split": (("data", "empty", "--split", "0.5"), "--split 0.5; wanted two shares"),
     "bad number": (("measure", "x.onnx", "--threads", "two"), "cannot read 'two'"),
+    "a part of nothing": (("measure", "x.onnx", "--part", "val"), "--part val without --data"),
     "unknown key": (
         ("fit", "photos", "--budget", "speed=3"),
         "unknown quantity 'speed' in the budget; known: accuracy",

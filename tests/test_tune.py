@@ -488,6 +488,16 @@ def test_the_default_is_held_against_nothing(script: Script, artifact: Artifact)
     assert read_artifact(artifact.path).tuned[this_device().id].quick
 
 
+def test_a_quick_choice_does_not_replace_that_of_a_full_race(script: Script, artifact: Artifact) -> None:
+    script.ms = {"openvino, 2 threads": 4.0}
+    tune_verb(artifact.path, limits=SHORT)
+    script.ms = {"openvino, 1 thread": 4.0}
+    tuned = tune_verb(artifact.path, limits=QUICK)
+    assert not tuned.written
+    assert tuned.text().endswith("keeps the choice of a full race; this quick one was not written")
+    assert read_artifact(artifact.path).tuned[this_device().id].settings["threads"] == 2
+
+
 def test_a_bare_file_is_tuned_and_nothing_is_written(script: Script, tmp_path: Path) -> None:
     bare = tmp_path / "net.tflite"
     bare.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(8))

@@ -64,10 +64,6 @@ class Budget:
         """The limits on these quantities alone."""
         return Budget(tuple(limit for limit in self.limits if limit.quantity.key in keys))
 
-    def without(self, key: str) -> "Budget":
-        """All limits but the one on this quantity."""
-        return Budget(tuple(limit for limit in self.limits if limit.quantity.key != key))
-
     def violations(self, record: Record) -> tuple[Violation, ...]:
         """The limits that the record misses; a number that was not measured misses its limit."""
         found = []

@@ -139,7 +139,7 @@ def _measure(args: argparse.Namespace) -> tuple[str, int]:
         records, failures = list(error.records), error.failures
     status = 2 if failures else 0
     if args.json:
-        return _json([json.loads(record.to_json()) for record in records]), status
+        return _json([{"id": record.id, **json.loads(record.to_json())} for record in records]), status
     lines = [*map(card, records), *(f"failed: {failure}" for failure in failures)]
     return "\n".join([*lines, f"appended to {args.output}"] if records else lines), status
 
@@ -572,6 +572,8 @@ def _size(text: str, option: str) -> tuple[int, int] | None:
 
 def _dataset(args: argparse.Namespace) -> "Dataset | None":
     if args.data is None:
+        if vars(args).get("part") is not None:
+            raise SettingError(f"--part {args.part} without --data; name the data, or leave it out")
         return None
     from featherweight.data import read_dataset
 

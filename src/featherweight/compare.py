@@ -119,8 +119,8 @@ def check_comparable(records: Sequence[Record], keys: Sequence[str]) -> None:
     if quick:
         more = f" and {len(quick) - 1} more" if len(quick) > 1 else ""
         raise RecordError(
-            f"{quick[0]}{more} of {len(records)}: a quick measurement is not compared. Measure again without --quick, "
-            "or show it, labelled, with --quick"
+            f"{quick[0]}{more} of {len(records)}: a quick measurement is not compared. Measure again without --quick "
+            "(a record of schema 1 counts as quick, too), or show it, labelled, with --quick"
         )
     _check_same(records, names)
     for record in records:

@@ -5,19 +5,18 @@ Where `tune` has found how the file runs fastest on this device, it is run so.
 Imports artifact, data, device, errors, image, progress, runtimes and tasks.
 """
 
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featherweight.artifact import Artifact, Choice, fits, read_artifact
+from featherweight.artifact import Artifact, Choice, read_artifact
 from featherweight.data import display
 from featherweight.device import this_device
 from featherweight.errors import ArtifactError, DataError, ImageError, RuntimeFailure, SettingError
 from featherweight.image import read_image, resize
 from featherweight.progress import logger
 from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
-from featherweight.runtimes.settings import Settings
+from featherweight.runtimes.settings import Settings, settings_of
 from featherweight.tasks import task_named
 
 
@@ -98,16 +97,3 @@ def check_holds(artifact: Artifact, choice: Choice) -> None:
     then, now = choice.versions.get(choice.runtime), RUNTIMES[choice.runtime].version()
     if then != now:
         raise SettingError(f"it was found with {choice.runtime} {then}, here is {now}")
-
-
-def settings_of(values: dict[str, Any]) -> Settings:
-    """Settings out of plain values, as JSON brings them.
-
-    Raises:
-        SettingError: fields missing, unknown or of the wrong kind.
-    """
-    hints = typing.get_type_hints(Settings)
-    if set(values) != set(hints) or not all(fits(values[name], hint) for name, hint in hints.items()):
-        raise SettingError(f"settings {values!r:.200}; wanted {', '.join(hints)}")
-    size = values["input_size"]
-    return Settings(**{**values, "input_size": None if size is None else (size[0], size[1])})

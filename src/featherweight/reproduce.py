@@ -26,11 +26,10 @@ from featherweight.errors import ArtifactError, RecordError, SettingError
 from featherweight.measure import Origin, Patience, Protocol
 from featherweight.measure.one import Case, Pictures, measure_case, pictures_of
 from featherweight.measure.samples import write_samples
-from featherweight.predict import settings_of
 from featherweight.progress import logger
 from featherweight.record import QUANTITIES, Record, append_record, check_records_file, read_records
 from featherweight.runtimes import supporting
-from featherweight.runtimes.settings import Settings
+from featherweight.runtimes.settings import Settings, settings_of
 from featherweight.stats import MARGIN
 
 # What of a machine stays as it is from run to run, so that a change of it is worth a note.

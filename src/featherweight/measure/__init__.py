@@ -112,7 +112,7 @@ def cases_of(
     """Every artifact by every runtime that supports it, on every number of threads, in every precision it offers.
 
     Raises:
-        RuntimeFailure: nothing supports one of the artifacts, or none of them offers the precision.
+        RuntimeFailure: nothing supports one of the artifacts, or no runtime offers one of the precisions.
         SettingError: numbers of threads that this machine has not.
     """
     counts = check_threads(threads)
@@ -127,8 +127,9 @@ def cases_of(
             if not precisions or precision in offered[name]
             for count in counts
         ]
-        if not found:
-            known = "; ".join(f"{name}: {', '.join(filter(None, some)) or 'its own'}" for name, some in offered.items())
-            raise RuntimeFailure(f"nothing here runs {artifact.name} in {', '.join(precisions)}; offered: {known}")
+        absent = [precision for precision in precisions if all(precision not in some for some in offered.values())]
+        if absent:
+            known = "; ".join(f"{name}: {', '.join(some) or 'its own'}" for name, some in offered.items())
+            raise RuntimeFailure(f"nothing here runs {artifact.name} in {', '.join(absent)}; offered: {known}")
         cases += found
     return cases

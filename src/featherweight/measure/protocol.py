@@ -1,15 +1,16 @@
 """How a measurement is taken: how long, how often, on how many pictures; and what a record says of its making.
 
-Imports device, errors and stats.
+Imports device, errors, progress and stats.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from featherweight.device.energy import LEAST_WINDOWS, WINDOWS
 from featherweight.device.meter_csv import CsvMeter
 from featherweight.errors import SettingError
+from featherweight.progress import logger
 from featherweight.stats import MIN_SAMPLES
 
 # Under these a number is `quick`: it may serve to choose what to measure, and is refused in comparisons.
@@ -36,18 +37,9 @@ class Protocol:
     energy_window_seconds: float = 30.0  # 0: not measured
 
     def __post_init__(self) -> None:
-        counts = (self.min_runs, self.inputs)
-        from_zero = (
-            self.min_seconds,
-            self.warmup_seconds,
-            self.warmup_runs,
-            self.total_seconds,
-            self.throughput_seconds,
-            self.cold_starts,
-            self.energy_window_seconds,
-        )
-        if min(counts) < 1 or not all(0 <= value < float("inf") for value in from_zero):
-            raise SettingError(f"{self}; wanted at least one run and one input, and times from 0 on")
+        for name, value in asdict(self).items():
+            if not 0 <= value < math.inf or (name in ("min_runs", "inputs") and value < 1):
+                raise SettingError(f"{name} {value:g}; wanted at least one run and one input, and times from 0 on")
         if self.energy_windows < LEAST_WINDOWS:
             raise SettingError(
                 f"{self.energy_windows} windows of energy; wanted {LEAST_WINDOWS} or more, "
@@ -114,6 +106,8 @@ class Power:
         """
         if self.meter is not None and Path(self.meter).exists():
             CsvMeter.checked(Path(self.meter))
+        elif self.meter is not None:
+            logger.warning("there is no %s yet; hand it in before the runs end, or energy stays unknown", self.meter)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """How a file is to be run, what a build offers for it, and what a loaded session really does.
 
-Plain values: `dataclasses.asdict` of each goes through JSON. Imports errors only.
+Plain values: `dataclasses.asdict` of each goes through JSON. Imports artifact and errors.
 """
 
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from featherweight.artifact import fits
 from featherweight.errors import SettingError
 
 # What libraries call a number's type → what it is called here. An int8 network has uint8 activations, too.
@@ -38,6 +40,19 @@ class Settings:
     def __post_init__(self) -> None:
         if self.threads < 1 or min(self.input_size or (1,)) < 1:
             raise SettingError(f"{self.threads} threads, input size {self.input_size}; wanted at least 1")
+
+
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Settings out of plain values, as JSON brings them.
+
+    Raises:
+        SettingError: fields missing, unknown or of the wrong kind.
+    """
+    hints = typing.get_type_hints(Settings)
+    if set(values) != set(hints) or not all(fits(values[name], hint) for name, hint in hints.items()):
+        raise SettingError(f"settings {values!r:.200}; wanted {', '.join(hints)}")
+    size = values["input_size"]
+    return Settings(**{**values, "input_size": None if size is None else (size[0], size[1])})
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,11 @@ def tune(
         disturbed=reasons(before, snapshot(), watch.since()),
         quick=limits.quick,
     )
-    if not loaded.foreign:
-        tuned = replace(tuned, artifact=write_choice(loaded, tuned.device_id, choice_of(tuned)))
+    known = loaded.tuned.get(tuned.device_id)
+    if tuned.quick and known is not None and not known.quick:
+        logger.warning("%s keeps the choice of a full race; a quick one does not replace it", loaded.name)
+    elif not loaded.foreign:
+        tuned = replace(tuned, artifact=write_choice(loaded, tuned.device_id, choice_of(tuned)), written=True)
     return tuned if output is None else append_tuned(output, tuned)
 
 

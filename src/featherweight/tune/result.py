@@ -33,12 +33,8 @@ class Tuned:
     log_ratios: tuple[float, ...]  # of these pairs
     disturbed: tuple[str, ...]  # what went on meanwhile; the intervals have it in them
     quick: bool
+    written: bool = False  # whether the choice is in the artifact
     samples: str | None = None  # the file of raw samples, beside the results
-
-    @property
-    def written(self) -> bool:
-        """Whether the choice is in the artifact."""
-        return not self.artifact.foreign
 
     @property
     def ordered(self) -> list[Runner]:
@@ -127,15 +123,15 @@ class Tuned:
     def _where(self) -> str:
         if self.written:
             return f"written into {self.artifact.path / MANIFEST}: predict runs it so on this device from now on"
-        settings = self.choice.case.settings
+        if not self.artifact.foreign:
+            return f"{self.artifact.path / MANIFEST} keeps the choice of a full race; this quick one was not written"
+        asked = {**asdict(self.choice.case.settings), "input_size": None}
+        size = self.choice.case.settings.input_size
+        asked["input"] = None if size is None else f"{size[0]},{size[1]}"
+        options = "".join(f" --{name} {value}" for name, value in asked.items() if value is not None)
         return (
             f"{self.artifact.path} is a bare model file: nothing was written. Measure it so with --runtime "
-            f"{self.choice.case.runtime} --threads {settings.threads}"
-            + "".join(
-                f" --{name} {value}"
-                for name, value in asdict(settings).items()
-                if name not in ("threads", "input_size") and value is not None
-            )
+            f"{self.choice.case.runtime}{options}"
         )
 
 
