@@ -295,10 +295,11 @@ def test_files_in_the_current_folder_are_no_modules(
 COLD = """
 import json, sys
 from featherweight.runtimes.ort import OnnxRuntime
+from featherweight.runtimes.settings import Settings
 from featherweight.worker.child import Child
 OnnxRuntime.prepare = None
 child = Child()
-child.load(sys.argv[1], "onnxruntime", {}, None, memory=False)
+child.load(sys.argv[1], "onnxruntime", vars(Settings()), None, memory=False)
 assert child.warm_up(0, 1)["memory"] is None
 names = ("cv2", "PIL", "simplejpeg", "featherweight.data", "featherweight.device.memory", "featherweight.tasks")
 print(json.dumps([name for name in (*names, "numpy.random") if name in sys.modules]))
@@ -361,7 +362,7 @@ def test_it_is_bound_before_the_runtime_sees_the_machine(trained: Trained, monke
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: order.append(f"bound to {cpus}"))
     monkeypatch.setattr(child_module, "runtime_named", lambda name: Watched())
     path = os.fspath(trained.artifacts["onnx-float32"].path)
-    Child().load(path, "onnxruntime", {"threads": 1}, [0])
+    Child().load(path, "onnxruntime", vars(Settings(threads=1)), [0])
     assert order == ["bound to [0]", "prepare"]
 
 

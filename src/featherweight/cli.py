@@ -226,8 +226,7 @@ def _versus(args: argparse.Namespace) -> tuple[str, int]:
 def _compare_records(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.report import compare, table
 
-    if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
-        raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
+    _check_two_files(args)
     if args.csv:
         from featherweight.share import check_csv, write_csv
 
@@ -251,6 +250,11 @@ def _compare_records(args: argparse.Namespace) -> tuple[str, int]:
     return "\n".join([table(comparison, args.budget is not None, width), *written]), status
 
 
+def _check_two_files(args: argparse.Namespace) -> None:
+    if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
+        raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
+
+
 def _analyze(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.analyze import analyze
     from featherweight.analyze.roofline import check_threads
@@ -262,8 +266,7 @@ def _analyze(args: argparse.Namespace) -> tuple[str, int]:
         check_csv(args.csv)  # before minutes are spent
     if args.output:
         check_page(args.output)
-    if args.csv and args.output and Path(args.csv).resolve() == Path(args.output).resolve():
-        raise SettingError(f"--csv and --output both name {args.csv}; wanted two files")
+    _check_two_files(args)
     check_threads(args.threads)
     size = _size(args.input_size, "--input-size")
     views = [View(analyze(model, size)) for model in args.models]

@@ -205,7 +205,7 @@ def _worked_out(meter: Meter, idle: Sequence[_Taken], running: Sequence[_Taken])
     if median(net) <= 0 or (interval is not None and interval[0] <= 0):
         cause = "running took no more power than idling; take longer windows on an idle machine"
         return replace(result, method=f"not available: {cause}")
-    return replace(result, mj_per_inference=median(net), interval_mj=median_interval(net), spread=spread(net))
+    return replace(result, mj_per_inference=median(net), interval_mj=interval, spread=spread(net))
 
 
 def _net_mj(window: Window, idle_watts: float) -> float:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, read_artifact
 from featherweight.errors import FeatherweightError, ImageError, MeasureError, RuntimeFailure, SettingError
 from featherweight.runtimes import Session, runtime_named
-from featherweight.runtimes.settings import Settings
+from featherweight.runtimes.settings import settings_of
 
 if TYPE_CHECKING:
     from featherweight.device.memory import PeakWatch
@@ -66,8 +66,7 @@ class Child:
             os.sched_setaffinity(0, cpus)
         if memory:
             self._runtime.prepare(self._artifact)
-        size = settings.get("input_size")
-        self._settings = Settings(**{**settings, "input_size": None if size is None else (size[0], size[1])})
+        self._settings = settings_of(settings)
         self._memory = _watch_peak() if memory else None  # from here on, above the empty runtime
         start = time.perf_counter_ns()
         self._session: Session = self._runtime.load(self._artifact, self._settings)
