@@ -32,7 +32,7 @@ from tests.trained import Trained
 # The modules, whose names in the package are the verbs.
 TUNE, MEASURE = sys.modules["featherweight.tune"], sys.modules["featherweight.measure.one"]
 VERBS = (TUNE, MEASURE)
-SHORT = Limits(legs=2, rounds=6, block_seconds=0, warmup_seconds=0, pairs=6, pictures=40)
+SHORT = Limits(legs=2, rounds=6, block_seconds=0, warmup_seconds=0, pairs=6, most_pairs=6, pictures=40)
 
 
 @dataclass
@@ -458,15 +458,34 @@ def test_the_choice_is_written_and_predict_takes_it(script: Script, artifact: Ar
     assert load(found, None, 1) == ("onnxruntime", Settings())
 
 
-def test_what_is_not_shown_to_be_faster_is_not_chosen(
-    script: Script, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("log_ratios", "chosen"), [((0.5, -0.6, 0.4, -0.4, 0.1, -0.2), True), ((0.1,) * 6, False)])
+def test_the_best_of_the_race_is_chosen_unless_its_pairs_speak_against_it(
+    script: Script,
+    artifact: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    log_ratios: tuple[float, ...],
+    chosen: bool,
 ) -> None:
     script.ms = {"openvino, 2 threads": 4.0}
-    monkeypatch.setattr(TUNE, "log_ratios", lambda *_: [0.5, -0.5, 0.4, -0.4, 0.1, -0.1])
+    monkeypatch.setattr(TUNE, "log_ratios", lambda *_: list(log_ratios))
     tuned = tune_verb(artifact.path, limits=SHORT)
-    assert (tuned.choice, tuned.best.way) == (tuned.default, "openvino, 2 threads")
-    assert read_artifact(artifact.path).tuned[this_device().id].ratio_to_default is None
-    assert "speed     the default, as openvino, 2 threads was no difference shown" in tuned.text()
+    assert tuned.best.way == "openvino, 2 threads"
+    assert tuned.choice is (tuned.best if chosen else tuned.default)
+    assert (read_artifact(artifact.path).tuned[this_device().id].ratio_to_default is not None) is chosen
+    if chosen:
+        assert "speed     no difference shown" in tuned.text()
+    else:
+        assert "speed     the default, as openvino, 2 threads was slower" in tuned.text()
+
+
+def test_pairs_go_on_while_their_interval_is_wide(
+    script: Script, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    script.ms = {"openvino, 2 threads": 4.0}
+    monkeypatch.setattr(TUNE, "log_ratios", lambda a, b, paths, protocol, rng: asked.append(protocol) or [-0.1] * 6)
+    tune_verb(artifact.path, limits=replace(SHORT, most_pairs=30))
+    assert [(protocol.start, protocol.cap) for protocol in asked] == [(6, 30)]
 
 
 def test_the_best_dying_in_its_pairs_leaves_the_default(script: Script, artifact: Artifact) -> None:

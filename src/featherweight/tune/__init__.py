@@ -10,7 +10,7 @@ A configuration is a runtime, its number of threads, precision, graph optimizati
    margin, as processes of the same file differ by a few percent.
 3. Claim. The fastest that is left (or one that is plainer and within the practical margin of it) is held against the
    default in pairs of fresh processes, which took no part in the race, so that having been picked does not flatter it.
-   It is the choice if it is shown to be faster; else the default is.
+   It is the choice if it took less time in these too; the verdict says whether that is shown, or the best guess.
 
 The default is what `predict` does without a choice: the first runtime that supports the file, as it is, on one thread.
 
@@ -110,7 +110,7 @@ def tune(
         runners=tuple(runners),
         default=default,
         best=best,
-        choice=best if said is not None and said.word == "faster" else default,
+        choice=best if said is not None and said.ratio is not None and said.ratio.median < 1 else default,
         verdict=said,
         log_ratios=ratios,
         disturbed=reasons(before, snapshot(), watch.since()),
@@ -185,8 +185,8 @@ def claim(best: Runner, default: Runner, paths: Sequence[str], limits: Limits, r
     """Log-ratios of the best of the race and the default in pairs of fresh processes; none where they are one."""
     if best is default:
         return ()
-    logger.info("%s against the default, %s: %d pairs of fresh processes", best.way, default.way, limits.pairs)
-    protocol = PairProtocol(start=limits.pairs, cap=limits.pairs)
+    logger.info("%s against the default, %s: %d pairs or more of fresh processes", best.way, default.way, limits.pairs)
+    protocol = PairProtocol(start=limits.pairs, cap=max(limits.pairs, limits.most_pairs))
     try:
         return tuple(log_ratios(best.case, default.case, paths, protocol, rng))
     except (MeasureError, RuntimeFailure) as error:

@@ -34,7 +34,8 @@ class Limits:
     warmup_seconds: float = 0.15
     warmup_runs: int = 5
     behind: float = 0.05  # out where the whole interval of the ratio to the best lies beyond
-    pairs: int = 12  # of the choice and the default, in fresh processes
+    pairs: int = 12  # of the best and the default, in fresh processes; more while their interval is wide
+    most_pairs: int = 40
     pictures: int = 256  # of the data, for accuracy
     quick: bool = False  # less than a choice needs to be sure: labelled
 
@@ -45,7 +46,7 @@ class Limits:
             raise SettingError(f"{self}; wanted a share over 0 and under 1 to be behind, and times from 0 to 60 s")
 
 
-QUICK = Limits(legs=1, rounds=6, pairs=6, pictures=64, quick=True)
+QUICK = Limits(legs=1, rounds=6, pairs=6, most_pairs=6, pictures=64, quick=True)
 
 
 @dataclass(eq=False)  # a runner is itself

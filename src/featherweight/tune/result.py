@@ -28,7 +28,7 @@ class Tuned:
     runners: tuple[Runner, ...]
     default: Runner
     best: Runner  # of the race
-    choice: Runner  # the best where it is shown to be faster than the default, else the default
+    choice: Runner  # the best where it took less time than the default in their pairs, else the default
     verdict: Verdict | None  # of the best against the default, in pairs that took no part in the race; None: no pairs
     log_ratios: tuple[float, ...]  # of these pairs
     disturbed: tuple[str, ...]  # what went on meanwhile; the intervals have it in them
