@@ -26,7 +26,7 @@ from featherweight.analyze.onnx_wire import TooMuch, WireError, count_nodes
 from featherweight.artifact import Step, write_artifact
 from featherweight.device import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
 from featherweight.errors import ArtifactError, FeatherweightError, SettingError
-from featherweight.export import _litert, _onnx
+from featherweight.export import About, _litert, _onnx, export
 from tests.make import make_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["" : 15]>\n'
@@ -540,9 +540,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {"keras": place / "m.keras", "onnx": place / "m.onnx", "litert": place / "m.tflite"}
     model.save(found["keras"])
     found["onnx"].write_bytes(_onnx(model))
-    found["litert"].write_bytes(_litert(model, None))
-    found["int8"] = place / "int8.tflite"
-    found["int8"].write_bytes(_litert(model, pictures))
+    found["litert"].write_bytes(_litert(model))
+    about = About("net", tuple("abcde"), ())
+    found["int8"] = export(model, place / "int8", "litert", about, pictures, "int8").model_path
     return found
 
 

@@ -50,7 +50,7 @@ def exported(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
     model.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in model.get_weights()])
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
     path.write_bytes(_onnx(model))
-    path.with_suffix(".tflite").write_bytes(_litert(model, None))
+    path.with_suffix(".tflite").write_bytes(_litert(model))
     return path
 
 

@@ -12,28 +12,33 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "image", "modelfile"),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments"),
     ("data", "record", "tasks", "runtimes", "page"),
     ("budget", "compare", "models", "quantize", "worker"),
-    ("analyze", "fold", "train", "predict", "report", "share"),
-    ("export", "measure"),
+    ("analyze", "rewrite", "train", "predict", "report", "share"),
+    ("fold", "factorize", "separate", "equalize", "sparsify", "export", "measure"),
     ("search", "tune", "reproduce"),
     ("demo",),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-TRAINING_WORLD = {"models", "fold", "train", "export", "search", "demo"}
+TRAINING_WORLD = {
+    "models", "rewrite", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "train",
+    "export", "search", "demo",
+}  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
-KERAS_AT_TOP = {"models/blocks.py"}
+KERAS_AT_TOP = {
+    "models/blocks.py",
+}
 # Which modules may name which heavy library, and only inside a function.
 HEAVY = {
     "keras": TRAINING_WORLD | {"analyze"},
-    "tensorflow": TRAINING_WORLD,
+    "tensorflow": TRAINING_WORLD | {"quantize"},
     "h5py": {"models"},
     "sklearn": {"demo"},
-    "onnx": {"quantize", "analyze", "runtimes"},
+    "onnx": {"quantize", "analyze", "runtimes", "qat"},
     "onnxruntime": {"runtimes", "quantize"},
-    "ai_edge_litert": {"runtimes"},
+    "ai_edge_litert": {"runtimes", "quantize"},
     "openvino": {"runtimes"},
     "psutil": {"device"},
     "pynvml": {"device"},

@@ -190,7 +190,7 @@ def test_a_subclassed_model_is_refused() -> None:
         def call(self, x: Any) -> Any:
             return x
 
-    with pytest.raises(SettingError, match="no functional model"):
+    with pytest.raises(SettingError, match=r"own has a call\(\) of its own"):
         fold(Own(name="own"))
 
 

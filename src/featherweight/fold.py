@@ -7,11 +7,10 @@
   around, and the batch-normed input itself is a convolution with the identity. Ding et al. 2021, arXiv 2101.03697,
   §3.3.
 
-The result is for inference: nothing is left to train batch statistics with. Imports artifact, errors, models; keras
-where it is used.
+The result is for inference: nothing is left to train batch statistics with. Imports artifact and rewrite; keras where
+it is used.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Step
-from featherweight.errors import SettingError
-from featherweight.models.copying import model_inside, set_layer_weights
+from featherweight.models.functional import functional
+from featherweight.rewrite import (
+    Array,
+    Graph,
+    Then,
+    channels_last,
+    is_depthwise,
+    kernel_and_bias,
+    models_inside,
+    rebuilt,
+)
 
 if TYPE_CHECKING:
     import keras
-
-Array = NDArray[np.float32]
 
 
 def fold(model: "keras.Model") -> tuple["keras.Model", Step]:
@@ -40,7 +46,7 @@ def fold(model: "keras.Model") -> tuple["keras.Model", Step]:
     model, norms = fold_batch_norm(model)
     settings = {"branches": branches.settings["folded"], "batch_norms": norms.settings["folded"]}
     inside = "a model inside of a layer is not looked into; fold it by itself"
-    nested = [(layer.name, inside) for layer in model.layers if model_inside(layer) is not None]
+    nested = [(name, inside) for name in models_inside(model)]
     return model, Step("fold", settings, (*branches.skipped, *norms.skipped, *nested))
 
 
@@ -52,8 +58,8 @@ def fold_batch_norm(model: "keras.Model") -> tuple["keras.Model", Step]:
     """
     import keras
 
-    model = _functional(model)
-    graph = _Graph(model)
+    model = functional(model)
+    graph = Graph(model)
     folded: dict[str, list[Array]] = {}
     removed: set[str] = set()
     skipped: list[tuple[str, str]] = []
@@ -63,9 +69,9 @@ def fold_batch_norm(model: "keras.Model") -> tuple["keras.Model", Step]:
         if reason:
             skipped.append((norm.name, reason))
             continue
-        kernel, bias = _kernel_and_bias(layer)
+        kernel, bias = kernel_and_bias(layer)
         before = layer.get_weights()[:1] if isinstance(layer, keras.layers.SeparableConv2D) else []
-        folded[layer.name] = [*before, *_with_norm(kernel, bias, norm, _is_depthwise(layer))]
+        folded[layer.name] = [*before, *_with_norm(kernel, bias, norm, is_depthwise(layer))]
         removed.add(norm.name)
 
     def changed(layer: "keras.Layer") -> "keras.Layer":
@@ -74,7 +80,7 @@ def fold_batch_norm(model: "keras.Model") -> tuple["keras.Model", Step]:
             settings["use_bias"] = True
         return type(layer).from_config(settings)
 
-    result = _rebuilt(model, changed, {name: None for name in removed}, folded)
+    result = rebuilt(model, changed, {name: None for name in removed}, folded)
     return result, Step("fold_batch_norm", {"folded": len(removed)}, tuple(skipped))
 
 
@@ -86,8 +92,8 @@ def fold_branches(model: "keras.Model") -> tuple["keras.Model", Step]:
     """
     import keras
 
-    model = _functional(model)
-    graph = _Graph(model)
+    model = functional(model)
+    graph = Graph(model)
     replaced: dict[str, Any] = {}
     folded: dict[str, list[Array]] = {}
     skipped: list[tuple[str, str]] = []
@@ -102,79 +108,14 @@ def fold_branches(model: "keras.Model") -> tuple["keras.Model", Step]:
         replaced[add.name], folded[add.name] = _merged(branches, add.name)
         replaced |= {layer.name: None for branch in branches for layer in branch.layers}
 
-    result = _rebuilt(model, lambda layer: type(layer).from_config(layer.get_config()), replaced, folded)
+    result = rebuilt(model, replaced=replaced, weights=folded)
     return result, Step("fold_branches", {"folded": len(folded)}, tuple(skipped))
-
-
-# ------------------------------------------------------------------------------------------------------- graph
-
-
-def _functional(model: "keras.Model") -> "keras.Model":
-    """A sequential model as the functional one of the same layers."""
-    import keras
-
-    if isinstance(model, keras.Sequential) and model.built:
-        return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    return model
-
-
-class _Graph:
-    """Who makes and who takes a tensor of a functional model."""
-
-    def __init__(self, model: "keras.Model"):
-        if not getattr(model, "operations", None):  # a subclass with a `call` of its own has no graph
-            raise SettingError(f"{model.name} is no functional model; wanted one made of keras.Input and layers")
-        self.makers: dict[int, Any] = {}
-        self.takers: dict[int, list[Any]] = {}
-        for operation in model.operations:  # layers, and plain additions and the like
-            outputs = operation.output
-            for tensor in outputs if isinstance(outputs, list | tuple) else [outputs]:
-                self.makers[id(tensor)] = operation
-            for tensor in operation.input if isinstance(operation.input, list) else [operation.input]:
-                self.takers.setdefault(id(tensor), []).append(operation)
-        self.outputs = {id(tensor) for tensor in model.outputs}
-        # A layer that is called twice names the tensors of its first call only.
-        if not (self.outputs | (self.takers.keys() - {id(tensor) for tensor in model.inputs})) <= self.makers.keys():
-            raise SettingError(f"a layer of {model.name} is used more than once; wanted layers that are used once")
-
-    def maker(self, tensor: Any) -> Any:
-        """The layer whose output it is, or `None`."""
-        return self.makers.get(id(tensor))
-
-    def once(self, tensor: Any) -> bool:
-        """Whether one layer takes it, and nobody outside of the model."""
-        return len(self.takers.get(id(tensor), [])) == 1 and id(tensor) not in self.outputs
-
-
-def _rebuilt(
-    model: "keras.Model",
-    changed: Callable[["keras.Layer"], "keras.Layer"],
-    replaced: Mapping[str, Callable[[Any], Any] | None],
-    weights: Mapping[str, list[Array]],
-) -> "keras.Model":
-    """A copy of the model. A layer that is replaced by `None` passes its input on; one replaced by another takes the
-    first of its inputs, which for branches that all pass on is their source.
-    """
-    import keras
-
-    def call(layer: "keras.Layer", *args: Any, **kwargs: Any) -> Any:
-        if layer.name not in replaced:
-            return layer(*args, **kwargs)
-        source = args[0][0] if isinstance(args[0], list) else args[0]
-        new = replaced[layer.name]
-        return source if new is None else new(source)
-
-    copy = keras.models.clone_model(model, clone_function=changed, call_function=call)
-    for layer in (layer for layer in copy.layers if layer.weights):
-        new = weights.get(layer.name)
-        set_layer_weights(layer, model.get_layer(layer.name).get_weights() if new is None else new)
-    return copy
 
 
 # -------------------------------------------------------------------------------------------------- batch norm
 
 
-def _why_not(layer: Any, norm: Any, graph: _Graph) -> str:
+def _why_not(layer: Any, norm: Any, graph: Graph) -> str:
     """Why a batch norm cannot go into the layer before it; empty if it can."""
     import keras
 
@@ -183,7 +124,7 @@ def _why_not(layer: Any, norm: Any, graph: _Graph) -> str:
         return f"behind {type(layer).__name__}, not behind a convolution or dense layer"
     if layer.activation is not keras.activations.linear:
         return f"{layer.name} has an activation between"
-    if not _over_channels(norm) or getattr(layer, "data_format", "channels_last") != "channels_last":
+    if not _over_channels(norm) or not channels_last(layer):
         return "not over the last axis"
     return "" if graph.once(layer.output) else f"{layer.name} feeds other layers too"
 
@@ -192,25 +133,6 @@ def _over_channels(norm: Any) -> bool:
     """Whether it has its statistics for each number of the last axis, which convolutions have their filters on."""
     axes = norm.axis if isinstance(norm.axis, list | tuple) else [norm.axis]
     return [axis % len(norm.input.shape) for axis in axes] == [len(norm.input.shape) - 1]
-
-
-def _is_depthwise(layer: Any) -> bool:
-    import keras
-
-    return isinstance(layer, keras.layers.DepthwiseConv2D)
-
-
-def _kernel_and_bias(layer: Any) -> tuple[Array, Array]:
-    """As arrays; a depthwise kernel is (h, w, c, m) with c·m outputs, of a separable one it is the pointwise half.
-    Without a bias, zeros.
-    """
-    import keras
-
-    separable = isinstance(layer, keras.layers.SeparableConv2D)
-    kernel = np.asarray(layer.pointwise_kernel if separable else layer.kernel, np.float32)
-    outputs = layer.output.shape[-1]
-    bias = np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(outputs, np.float32)
-    return kernel, bias
 
 
 def _scale_and_shift(norm: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -250,7 +172,7 @@ class _Branch:
         return 1 if self.convolution is None else int(self.convolution.kernel_size[0])
 
 
-def _branch(tensor: Any, graph: _Graph) -> _Branch:
+def _branch(tensor: Any, graph: Graph) -> _Branch:
     """Back from an input of the addition, as far as layers are linear and feed nothing else."""
     import keras
 
@@ -275,11 +197,11 @@ def _why_not_merge(branches: list[_Branch]) -> str:
         return "no convolution in any branch"
     if len({type(layer) for layer in convolutions}) > 1:
         return "a standard and a depthwise convolution side by side"
-    if any(not _is_depthwise(layer) and layer.groups > 1 for layer in convolutions):
+    if any(not is_depthwise(layer) and layer.groups > 1 for layer in convolutions):
         return "grouped convolutions"
     if any(tuple(layer.dilation_rate) != (1, 1) for layer in convolutions):
         return "dilated convolutions"
-    if any(_is_depthwise(layer) and layer.depth_multiplier > 1 for layer in convolutions):
+    if any(is_depthwise(layer) and layer.depth_multiplier > 1 for layer in convolutions):
         return "several filters a channel"
     if len({tuple(layer.strides) for layer in convolutions}) > 1:
         return "different strides"
@@ -304,7 +226,7 @@ def _merged(branches: list[_Branch], name: str) -> tuple[Any, list[Array]]:
     import keras
 
     first = next(branch.convolution for branch in branches if branch.convolution is not None)
-    depthwise = _is_depthwise(first)
+    depthwise = is_depthwise(first)
     side = max(branch.side for branch in branches)
     parts = [_as_kernel(branch, side, depthwise) for branch in branches]
     kernel = sum((kernel for kernel, _ in parts), np.zeros_like(parts[0][0]))
@@ -320,18 +242,7 @@ def _merged(branches: list[_Branch], name: str) -> tuple[Any, list[Array]]:
     if plain:
         return layer, [kernel, bias]
     pad = keras.layers.ZeroPadding2D(side // 2, name=f"{name}_pad")
-    return _Then(pad, layer), [kernel, bias]
-
-
-@dataclass(frozen=True)
-class _Then:
-    """Two layers one after the other."""
-
-    first: Any
-    second: Any
-
-    def __call__(self, x: Any) -> Any:
-        return self.second(self.first(x))
+    return Then(pad, layer), [kernel, bias]
 
 
 def _as_kernel(branch: _Branch, side: int, depthwise: bool) -> tuple[Array, Array]:
@@ -341,7 +252,7 @@ def _as_kernel(branch: _Branch, side: int, depthwise: bool) -> tuple[Array, Arra
         identity = np.ones((1, 1, channels, 1)) if depthwise else np.eye(channels)[None, None]
         kernel, bias = identity.astype(np.float32), np.zeros(channels, np.float32)
     else:
-        kernel, bias = _kernel_and_bias(branch.convolution)
+        kernel, bias = kernel_and_bias(branch.convolution)
     around = (side - kernel.shape[0]) // 2
     kernel = np.pad(kernel, ((around, around), (around, around), (0, 0), (0, 0)))
     return (kernel, bias) if branch.norm is None else _with_norm(kernel, bias, branch.norm, depthwise)

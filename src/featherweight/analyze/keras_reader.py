@@ -14,6 +14,7 @@ import numpy as np
 from featherweight.analyze.graph import UNKNOWN, Graph, Operator, Shape, Tensor, Weight, Window, convolution_kind
 from featherweight.analyze.operators import WITH_CONSTANT
 from featherweight.errors import SettingError
+from featherweight.models.functional import functional, graph_inside, known_class, nodes
 
 if TYPE_CHECKING:
     import keras
@@ -151,9 +152,9 @@ def read_keras(model: "keras.Model", input_size: tuple[int, int] | None = None) 
     Raises:
         SettingError: not such a model, not built, or an input size is open and not given.
     """
-    function = _function(model)
+    function = functional(model)
     if any(size is None for tensor in function.inputs for size in tensor.shape[1:]):
-        function = _function(_sized(model, input_size))
+        function = functional(_sized(model, input_size))
     elif input_size is not None:
         _check_size(function, input_size)
     reading = _Reading()
@@ -171,24 +172,6 @@ def read_keras(model: "keras.Model", input_size: tuple[int, int] | None = None) 
         inputs=tuple(inputs),
         outputs=tuple(outputs),
     )
-
-
-def _function(model: Any) -> Any:
-    """The functional graph of a model."""
-    import keras
-
-    inside = model
-    if isinstance(model, keras.Sequential):
-        inside = model._functional
-        if inside is None:
-            raise SettingError(f"{model.name} has no input shape yet; begin it with keras.Input, or call it once")
-    # Every functional model, also a subclass that only adds training steps, keeps its graph; others have none.
-    if not isinstance(inside, keras.src.models.functional.Functional):
-        raise SettingError(
-            f"{getattr(model, 'name', type(model).__name__)} has a call() of its own, which cannot be looked into; "
-            "wanted a Functional or Sequential model. Export it and analyze the file"
-        )
-    return inside
 
 
 def _sized(model: Any, input_size: tuple[int, int] | None) -> Any:
@@ -229,38 +212,24 @@ def _walk(function: Any, reading: _Reading, prefix: str) -> list[str]:
     """Add a functional graph's operators in the order in which Keras runs them; returns the outputs' names."""
     import keras
 
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        for node in function._nodes_by_depth[depth]:
-            if node.is_input:
-                continue
-            # A tensor of the graph may also have been fed to it from a model outside.
-            inputs = tuple(reading.names[id(tensor)] for tensor in node.arguments.keras_tensors)
-            name = reading.unique(prefix + str(node.operation.name))
-            inner = _inner(node.operation)
-            if inner is not None:
-                outputs = _nested(inner, inputs, reading, f"{name}/")
-            else:
-                outputs = []
-                for number, tensor in enumerate(node.outputs):
-                    label = name if number == 0 else f"{name}#{number}"
-                    outputs.append(reading.tensor(label, _shape(tensor.shape), str(tensor.dtype)))
-                constants = _constants(node.arguments) if not isinstance(node.operation, keras.Layer) else 0
-                call = _Call(node.operation, name, inputs, tuple(outputs), reading, constants)
-                reading.operators.extend(_operators(call))
-            for tensor, output in zip(node.outputs, outputs, strict=True):
-                reading.names[id(tensor)] = output
+    for node in nodes(function):
+        # A tensor of the graph may also have been fed to it from a model outside.
+        inputs = tuple(reading.names[id(tensor)] for tensor in node.arguments.keras_tensors)
+        name = reading.unique(prefix + str(node.operation.name))
+        inner = graph_inside(node.operation)
+        if inner is not None:
+            outputs = _nested(inner, inputs, reading, f"{name}/")
+        else:
+            outputs = []
+            for number, tensor in enumerate(node.outputs):
+                label = name if number == 0 else f"{name}#{number}"
+                outputs.append(reading.tensor(label, _shape(tensor.shape), str(tensor.dtype)))
+            constants = _constants(node.arguments) if not isinstance(node.operation, keras.Layer) else 0
+            call = _Call(node.operation, name, inputs, tuple(outputs), reading, constants)
+            reading.operators.extend(_operators(call))
+        for tensor, output in zip(node.outputs, outputs, strict=True):
+            reading.names[id(tensor)] = output
     return [reading.names[id(tensor)] for tensor in function.outputs]
-
-
-def _inner(layer: Any) -> Any:
-    """The functional graph inside a nested model or a composite layer; `None` for any other layer."""
-    import keras
-
-    if type(layer).__name__ == "Block" and type(layer).__module__.startswith("featherweight."):
-        return _function(layer.inner)
-    if isinstance(layer, keras.Sequential | keras.src.models.functional.Functional):
-        return _function(layer)
-    return None
 
 
 def _nested(function: Any, inputs: tuple[str, ...], reading: _Reading, prefix: str) -> list[str]:
@@ -304,19 +273,10 @@ def _operators(call: _Call) -> Iterator[Operator]:
 
 
 def _known_class(layer: Any) -> str:
-    """The class whose behaviour the layer has: its own, or a known one above it whose `call` it does not replace."""
     import keras
 
-    tables: tuple[Any, ...] = (LAYERS, SIMPLE) if isinstance(layer, keras.Layer) else (OPERATIONS,)
-    for kind in type(layer).__mro__:
-        ours = kind.__module__.startswith(("keras.", "featherweight."))
-        if ours and kind.__name__.startswith(AUGMENTATION):
-            return "Identity"
-        if ours and any(kind.__name__ in table for table in tables):
-            return kind.__name__
-        if "call" in vars(kind):
-            break
-    return ""
+    known = {*LAYERS, *SIMPLE} if isinstance(layer, keras.Layer) else OPERATIONS
+    return known_class(layer, known, AUGMENTATION)
 
 
 def _weights(call: _Call, kernel_shape: Shape | None = None) -> tuple[Weight, ...]:
