@@ -79,7 +79,7 @@ class Artifact:
     file: str  # the model file's name within the folder
     name: str  # for people: mobilenet_v1-0.25-128-int8
     format: str  # onnx | litert
-    precision: str | None  # float32 | int8
+    precision: str | None  # float32 | float16 | int8 | int8-dynamic
     sha256: str
     size_bytes: int
     task: str | None = None

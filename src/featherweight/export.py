@@ -1,11 +1,10 @@
-"""The bridge: `keras.Model` → `Artifact`, as ONNX or LiteRT, float32 or (LiteRT) full-integer int8.
+"""The bridge: `keras.Model` → `Artifact`, as ONNX or LiteRT.
 
 Every export is held against the Keras model on calibration pictures before it is kept; one that answers differently
-raises. ONNX int8 is made from the ONNX file by `quantize`, which needs no Keras; LiteRT's converter starts from the
-model, so its int8 is made here.
+raises. Files of int8 and float16 are made of the float32 file by `quantize`; LiteRT int8 may be asked for here too.
 
 In scope: converters, the check, the manifest. Not aware of: data sets, budgets.
-Imports analyze, artifact, errors and runtimes; keras and tensorflow where they are used.
+Imports analyze, artifact, errors, quantize and runtimes; keras and tensorflow where they are used.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
 from featherweight.errors import ExportError
 from featherweight.progress import quiet
-from featherweight.quantize import check_agreement, export_golden
+from featherweight.quantize import export_golden, quantize
 from featherweight.runtimes import RUNTIMES
 from featherweight.runtimes.settings import Settings
 
@@ -62,7 +61,8 @@ def export(
         file_format: onnx or litert.
         about: name, classes and lineage for the manifest.
         calibration: training pictures (n, h, w, 3) RGB 0–255 for the check and for int8's ranges.
-        precision: float32, or int8 for LiteRT (for ONNX: `quantize`).
+        precision: float32, or int8 for LiteRT; the others, and int8 for ONNX, are made of the float32 artifact by
+            `quantize`.
 
     Raises:
         ExportError: the converter fails, or the file's outputs differ from Keras' beyond the tolerance.
@@ -74,9 +74,13 @@ def export(
             f"cannot export {file_format} {precision}; known: onnx float32, litert float32, litert int8 "
             "(onnx int8 is made from the onnx artifact by quantize)"
         )
-    data = _onnx(model) if file_format == "onnx" else _litert(model, calibration if precision == "int8" else None)
+    if precision == "int8":
+        with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
+            source = export(model, Path(scratch) / "float32", file_format, about, calibration)
+            return quantize(source, folder, calibration, about.name)
+    data = onnx_bytes(model) if file_format == "onnx" else litert_bytes(model)
     parameters, macs = count(model)
-    step = Step("export", {"format": file_format, "precision": precision, **_calibration(precision, calibration)})
+    step = Step("export", {"format": file_format, "precision": precision})
     artifact = Artifact(
         path=Path(folder),
         file=FILES[file_format],
@@ -98,10 +102,6 @@ def export(
     return _checked(artifact, data, calibration, wanted)
 
 
-def _calibration(precision: str, calibration: NDArray[np.uint8]) -> dict[str, Any]:
-    return {"calibration_images": len(calibration)} if precision == "int8" else {}
-
-
 def _checked(artifact: Artifact, data: bytes, calibration: NDArray[np.uint8], wanted: NDArray[np.float32]) -> Artifact:
     """Run the file on calibration pictures, compare with Keras, write the folder with the golden outputs."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,19 +112,21 @@ def _checked(artifact: Artifact, data: bytes, calibration: NDArray[np.uint8], wa
             raise ExportError(f"no runtime to check {artifact.name} with: {reasons}")
         session = runtime.load(replace(artifact, path=Path(scratch)), Settings(precision="float32"))
         found = np.concatenate([session.run(one[None]) for one in calibration[: len(wanted)]])
-    if artifact.precision == "float32":
-        off = float(np.max(np.abs(found - wanted)))
-        if not off <= FLOAT_TOLERANCE:
-            raise ExportError(
-                f"{artifact.name}: the exported file's outputs differ from Keras' by up to {off:.2g}; wanted at most "
-                f"{FLOAT_TOLERANCE:g}. Try another format"
-            )
-    else:
-        check_agreement(artifact.name, wanted, found)
+    off = float(np.max(np.abs(found - wanted)))
+    if not off <= FLOAT_TOLERANCE:
+        raise ExportError(
+            f"{artifact.name}: the exported file's outputs differ from Keras' by up to {off:.2g}; wanted at most "
+            f"{FLOAT_TOLERANCE:g}. Try another format"
+        )
     return write_artifact(artifact, data, export_golden(calibration, found))
 
 
-def _onnx(model: "keras.Model") -> bytes:
+def onnx_bytes(model: "keras.Model") -> bytes:
+    """The model as an ONNX file with one input `image` (1, h, w, 3).
+
+    Raises:
+        ExportError: the converter fails.
+    """
     import keras
 
     height, width = model.input_shape[1:3]
@@ -138,7 +140,17 @@ def _onnx(model: "keras.Model") -> bytes:
         return path.read_bytes()
 
 
-def _litert(model: "keras.Model", calibration: NDArray[np.uint8] | None) -> bytes:
+def litert_bytes(model: "keras.Model", on_marked_grids: bool = False) -> bytes:
+    """The model as a LiteRT file with one input `image` (1, h, w, 3).
+
+    Args:
+        model: of a fixed input size.
+        on_marked_grids: full-integer, input and output of 8 bits, on the grids of TensorFlow's fake-quantization
+            operators in it.
+
+    Raises:
+        ExportError: the converter fails.
+    """
     import tensorflow as tf
 
     height, width = model.input_shape[1:3]
@@ -152,10 +164,8 @@ def _litert(model: "keras.Model", calibration: NDArray[np.uint8] | None) -> byte
         # Frozen here: the converter's own way there goes through a SavedModel and takes four times as long, and given
         # the function alone it leaves Keras 3's variables unfrozen.
         converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(function)])
-        if calibration is not None:
+        if on_marked_grids:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            converter.representative_dataset = lambda: ([image] for image in _full_range(calibration))
-            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.inference_input_type = tf.uint8
             converter.inference_output_type = tf.uint8
         data: bytes = converter.convert()
@@ -185,17 +195,6 @@ def _plain_graph(model: "keras.Model") -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
         for layer, (mean, variance) in zip(layers, statistics, strict=True):
             layer.mean, layer.variance = mean, variance
-
-
-def _full_range(calibration: NDArray[np.uint8]) -> Iterator[NDArray[np.float32]]:
-    """The pictures one by one, float32 (1, h, w, 3), two corner values set to 0 and 255.
-
-    So the input's range is 0–255 whatever the pictures: scale 1, zero point 0, and a pixel is its own code.
-    """
-    for picture in calibration:
-        image = picture.astype(np.float32)[None]
-        image[0, 0, 0, 0], image[0, -1, -1, -1] = 0, 255
-        yield image
 
 
 @contextlib.contextmanager

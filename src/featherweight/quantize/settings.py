@@ -1,0 +1,126 @@
+"""What is asked of quantization, and which pictures it is calibrated on.
+
+Imports artifact, data and errors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.artifact import Artifact
+from featherweight.data import Dataset, display, labels, load_pixels
+from featherweight.errors import ExportError, SettingError
+
+PRECISIONS = ("int8", "int8-dynamic", "float16")
+CALIBRATIONS = ("minmax", "percentile", "entropy")
+CALIBRATION_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class QuantizeSettings:
+    """How a float32 file is quantized.
+
+    precision
+        int8: weights and activations are int8, with ranges from calibration pictures; the fastest where the runtime
+        has kernels for it. int8-dynamic: weights are 8-bit, activations are quantized while the file runs, each by its
+        own least and most. float16: weights are stored in 16 bits, the arithmetic is what the runtime makes of it,
+        which on most processors is float32: half the file and no faster.
+    calibration
+        How the range of an activation comes from what it was on the pictures: minmax (all of it), percentile (the
+        middle share), entropy (see `ranges.entropy`).
+
+    Raises:
+        SettingError: an unknown name, or a number out of its range.
+    """
+
+    precision: str = "int8"
+    calibration: str = "minmax"
+    percentile: float = 99.999  # the share of values that stay within the range, in percent
+    images: int | None = None  # how many of the calibration pictures are used; None: all
+    seed: int = 0  # of their choice
+    per_channel: bool = True  # a scale for each output channel of the weights
+    skip: tuple[str, ...] = ()  # names of layers that stay float
+    bias_correction: bool = False  # of int8; kept where the outputs come nearer to float by it
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("calibration", self.calibration, CALIBRATIONS),
+        ):
+            if given not in known:
+                raise SettingError(f"unknown {what} {given!r}; known: {', '.join(known)}")
+        if not 50 < self.percentile <= 100:
+            raise SettingError(f"percentile {self.percentile:g}; wanted over 50 and at most 100")
+        if self.images is not None and self.images < 1:
+            raise SettingError(f"{self.images} calibration images; wanted at least 1")
+        if self.bias_correction and self.precision != "int8":
+            raise SettingError(f"bias correction with precision {self.precision}; it is for int8 only")
+
+
+def choose_calibration(count: int, labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Rows of `count` pictures, as many of each class as can be; the same for the same seed.
+
+    Args:
+        count: how many; all where there are not so many.
+        labels: (n,) the class of each picture; where none are known, all the same.
+        seed: of the choice.
+
+    Returns:
+        Rows in rising order.
+
+    Raises:
+        SettingError: a count below 1, or nothing to choose from.
+    """
+    if count < 1 or not len(labels):
+        raise SettingError(f"{count} calibration images out of {len(labels)}; wanted at least 1 out of at least 1")
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    turn = np.empty(len(labels), np.int64)  # how many of its class stand before a picture
+    for label in np.unique(labels):
+        rows = shuffled[labels[shuffled] == label]
+        turn[rows] = np.arange(len(rows))
+    return np.sort(shuffled[np.argsort(turn[shuffled], kind="stable")][:count])
+
+
+def calibration_pictures(
+    artifact: Artifact, dataset: Dataset, settings: QuantizeSettings, part: str = "train"
+) -> NDArray[np.uint8]:
+    """Pictures (n, height, width, 3) of a dataset at the artifact's size, a seeded choice balanced over the classes.
+
+    Raises:
+        ExportError: a bare file, or a dataset of another task or other classes than the artifact's.
+        DataError: the dataset has no such part.
+    """
+    if artifact.height is None or artifact.width is None:
+        raise ExportError(f"{artifact.name} is a bare file and does not say its size; wanted an artifact folder")
+    if dataset.task != artifact.task:
+        raise ExportError(
+            f"{display(dataset.root)} is for {dataset.task}, {artifact.name} for {artifact.task}; calibrate on "
+            "pictures of its own task"
+        )
+    if dataset.classes != artifact.classes:
+        raise ExportError(
+            f"{display(dataset.root)} has other classes than {artifact.name}, as {dataset.classes[0]!r}; calibrate on "
+            "pictures of what it was trained for"
+        )
+    items = dataset.part(part)
+    rows = choose_calibration(settings.images or CALIBRATION_IMAGES, labels(items), settings.seed)
+    chosen = [items[row] for row in rows]
+    return load_pixels(chosen, artifact.height, artifact.width).take(chosen)
+
+
+def check_pictures(artifact: Artifact, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> NDArray[np.uint8]:
+    """The calibration pictures as the settings choose of them.
+
+    Raises:
+        ExportError: they are none, or not RGB 0–255 (n, h, w, 3) of the artifact's size.
+    """
+    wanted = (artifact.height, artifact.width, 3)
+    if pictures.ndim != 4 or pictures.shape[1:] != wanted or pictures.dtype != np.uint8 or not len(pictures):
+        raise ExportError(
+            f"calibration pictures are {pictures.dtype} {'×'.join(map(str, pictures.shape))}; {artifact.name} wants "
+            f"at least one, uint8 n×{'×'.join(map(str, wanted))}, RGB 0–255"
+        )
+    if settings.images is None or settings.images >= len(pictures):
+        return pictures
+    return pictures[choose_calibration(settings.images, np.zeros(len(pictures), np.int64), settings.seed)]

@@ -1,0 +1,152 @@
+"""int8 as far as it costs no more than it may: layers go back to float, the costliest first, until it does.
+
+Imports artifact, errors, progress, tasks and its neighbours.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.artifact import Artifact
+from featherweight.errors import ExportError, SettingError
+from featherweight.progress import logger
+from featherweight.quantize.agreement import INT8_TOLERANCE, answers, output_error
+from featherweight.quantize.make import Draft, Source, draft, quantized_name, read_source, write
+from featherweight.quantize.sensitivity import Score, Sensitivity, costs, score_of
+from featherweight.quantize.settings import QuantizeSettings
+from featherweight.tasks import task_named
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A file with the `count` costliest layers in float."""
+
+    count: int
+    made: Draft
+    score: float
+    fits: bool
+
+
+def quantize_within(
+    artifact: Artifact,
+    folder: str | Path,
+    calibration: NDArray[np.uint8],
+    score: Score | None = None,
+    max_loss: float = 0.005,
+    name: str | None = None,
+    settings: QuantizeSettings | None = None,
+) -> Artifact:
+    """A static int8 copy of a float32 artifact whose score is at most `max_loss` below the float file's.
+
+    All layers are tried first. If that loses too much, 1, 2, 4, … of the layers that move the outputs most by
+    themselves stay float, and between the first number that fits and the last that does not the least is searched. At
+    most half of the layers stay float: a file of which more is float is no lighter to run than the float32 file.
+
+    A score of few pictures moves in steps: of 200, each is half a point.
+
+    Args:
+        artifact: float32, with a manifest.
+        folder: where; it must not exist.
+        calibration: training pictures (n, h, w, 3) RGB 0–255 at the artifact's size.
+        score: an artifact → its score, 0–1, best on labelled pictures that nothing was chosen by (`accuracy_on`); by
+            default how often its best class is the float file's on the calibration pictures.
+        max_loss: how much lower the score may be; 0.005 is half a point.
+        name: the copy's name.
+        settings: how; int8. By default with bias correction.
+
+    Raises:
+        ExportError: as `quantize`; or with half of the layers in float the loss is still too large.
+        SettingError: a loss that is no share, or another precision than int8.
+        OutputError: the folder exists or cannot be written.
+    """
+    settings = settings or QuantizeSettings(bias_correction=True)
+    if not 0 <= max_loss < 1:
+        raise SettingError(f"max_loss {max_loss:g}; wanted a share from 0 to below 1, as 0.005 for half a point")
+    if settings.precision != "int8":
+        raise SettingError(f"precision {settings.precision} within a loss; layers go back to float from int8 only")
+    source = read_source(artifact, calibration, settings)
+    named = name or quantized_name(artifact, settings)
+    judged = score or _agreement(source)
+    base = judged(artifact)
+    best = _fewest_float(source, named, judged, base, max_loss)
+    told = {
+        "scored_by": "agreement with float32" if score is None else "score",
+        "score_float32": base,
+        "score": best.score,
+        "max_loss": max_loss,
+        "layers_float": best.count,
+        "layers": len(source.file.layers),
+    }
+    step = replace(best.made.step, settings=best.made.step.settings | told)
+    return write(source, replace(best.made, step=step), folder, named)
+
+
+def accuracy_on(pictures: NDArray[np.uint8], targets: NDArray[np.int64]) -> Score:
+    """A score: the metric of an artifact's task on these pictures (n, h, w, 3) and their labels (n,)."""
+
+    def score(artifact: Artifact) -> float:
+        return float(task_named(artifact.task or "").score(answers(artifact, pictures), targets)["value"])
+
+    return score
+
+
+def _agreement(source: Source) -> Score:
+    """How often the greatest output is the float file's, on the calibration pictures."""
+    wanted = answers(source.artifact, source.pictures)
+    if wanted.ndim != 2:
+        raise ExportError(f"{source.artifact.name} does not tell classes apart; say how it is scored")
+
+    def score(artifact: Artifact) -> float:
+        return float(np.mean(answers(artifact, source.pictures).argmax(axis=1) == wanted.argmax(axis=1)))
+
+    return score
+
+
+def _fewest_float(source: Source, name: str, score: Score, base: float, max_loss: float) -> _Trial:
+    """The trial with the fewest layers in float that fits, as far as doubling and halving finds it."""
+    asked = dict.fromkeys(source.settings.skip, "asked for")
+    order: dict[str, str] = {}
+
+    def attempt(count: int) -> _Trial:
+        reasons = asked | dict(list(order.items())[:count])
+        made = draft(source, name, list(reasons), reasons)
+        found = score_of(source, made, name, score)
+        near = output_error(source.wanted, made.found) <= INT8_TOLERANCE
+        logger.info("%s: %d layers in float score %.4f, float32 %.4f", name, len(reasons), found, base)
+        return _Trial(count, made, found, near and base - found <= max_loss + 1e-9)
+
+    first = trial = attempt(0)
+    if first.fits:
+        return first
+    order |= {layer: reason for layer, reason in _reasons(costs(source)).items() if layer not in asked}
+    most, failed = len(source.file.layers) // 2 - len(asked), 0
+    while not trial.fits:
+        failed = trial.count
+        if failed >= most:
+            raise ExportError(
+                f"{name}: {_points(base - first.score)} points are lost in int8, and {_points(base - trial.score)} "
+                f"with {failed} of {len(source.file.layers)} layers in float; wanted at most {_points(max_loss)}. Use "
+                "its float32 file"
+            )
+        trial = attempt(min(max(1, 2 * failed), most))
+    while trial.count - failed > 1:
+        middle = attempt((trial.count + failed) // 2)
+        if middle.fits:
+            trial = middle
+        else:
+            failed = middle.count
+    return trial
+
+
+def _reasons(found: Sensitivity) -> dict[str, str]:
+    """Why each layer would stay float, the costliest first."""
+    return {
+        one.layer: f"alone in int8 it moves the outputs by {one.error:.4f} ({found.measure})"
+        for one in found.worst_first()
+    }
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.2f}"
