@@ -13,10 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 FLOORS = (
     ("errors", "progress", "stats"),
     ("quantity", "device", "artifact", "image", "modelfile", "moments"),
-    ("data", "record", "tasks", "runtimes", "page"),
+    ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "train", "predict", "report", "share"),
-    ("fold", "factorize", "separate", "equalize", "sparsify", "export", "measure"),
+    ("fold", "factorize", "separate", "equalize", "sparsify", "distill", "export", "measure"),
     ("search", "tune", "reproduce"),
     ("demo",),
     ("cli",),
@@ -24,7 +24,7 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "train",
-    "export", "search", "demo",
+    "distill", "export", "search", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {

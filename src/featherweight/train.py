@@ -1,4 +1,4 @@
-"""Transfer learning in two phases: `keras.Model` × `Dataset` → a trained `keras.Model`.
+"""Training: `keras.Model` × `Dataset` → a trained `keras.Model`.
 
 1. The trunk frozen: its features are computed once, and the head is fitted to them.
 2. The whole network, with augmentation, the learning rate falling along a cosine; the best weights on val are kept.
@@ -6,15 +6,23 @@
    signdigits 98.7 % instead of 97.4 on val), a step takes half the time, and a network whose batch norm was folded
    into its convolutions, so that the statistics are none, is not wrecked.
 
-A network without pretrained weights skips phase 1: the features of a random trunk teach a head nothing.
+A network without pretrained weights skips phase 1: the features of a random trunk teach a head nothing. So does one
+whose head knows the classes already, because it was pruned or factorized (`head_epochs=0`).
+
+Order and augmentation are functions of the seed and the epoch alone, and the state is kept after each epoch where a
+file for it is named: a run that was killed goes on at the last epoch done and gives what it would have given.
 
 In scope: the optimizer, the input path, early stopping. Not aware of: which network, which budget.
-Imports data, errors, image, models and progress.
+Imports artifact, data, errors, models, progress and training_state.
 """
 
+import itertools
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +32,9 @@ from featherweight.artifact import Step
 from featherweight.data import Dataset, PixelCache, labels, load_pixels
 from featherweight.errors import SettingError
 from featherweight.models.copying import copy_weights, every_layer
-from featherweight.models.zoo import FEATURES
+from featherweight.models.zoo import FEATURES, LOGITS
 from featherweight.progress import LINE_EVERY_SECONDS, logger, quiet, track
+from featherweight.training_state import State, StateFile, digest
 
 if TYPE_CHECKING:
     import keras
@@ -34,20 +43,40 @@ if TYPE_CHECKING:
 # Batch norm keeps steps in proportion. A network without it (SqueezeNet) forgets what it knew at the same rate: on
 # signdigits 90.0 % right with its head alone, 35.8 after the first epoch at 3e-3.
 WITHOUT_BATCH_NORM = 0.1
+MOMENTUM = 0.9
+OPTIMIZERS = ("adam", "sgd")
+Pixels = NDArray[np.uint8]
+Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How to train. `shift`, `zoom` and `rotate` are shares of the side, of the size and of a full turn."""
+    """How to train.
+
+    `shift`, `zoom` and `rotate` are shares of the side, of the size and of a full turn; `crop` is how many pixels a
+    picture moves at most, what comes in from beyond its edge being its mirror image.
+
+    `optimizer`: adam, or sgd with Nesterov's momentum of 0.9. `weight_decay` takes this share, times the learning rate,
+    off every kernel at each step (Loshchilov & Hutter, arXiv 1711.05101); with sgd, whose momentum adds up steps, it
+    does what a tenth of it does as a penalty in the loss. `head_epochs` 0 leaves the head's own phase out;
+    `freeze_batch_norm` None means: where the network comes pretrained. With `keep_zeros`, weights of kernels that are 0
+    at the start stay 0.
+    """
 
     epochs: int = 12
     patience: int = 6
     batch_size: int = 32
     learning_rate: float = 3e-3
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    freeze_batch_norm: bool | None = None
+    keep_zeros: bool = False
     head_epochs: int = 40
     head_learning_rate: float = 3e-3
     augment: bool = True
     flip: bool = False
+    crop: int = 0
     shift: float = 0.08
     zoom: float = 0.1
     rotate: float = 0.0
@@ -55,10 +84,21 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.epochs, self.patience, self.batch_size, self.head_epochs) < 1:
-            raise SettingError(f"epochs {self.epochs}, patience {self.patience}, batch {self.batch_size}; wanted >= 1")
+        if min(self.epochs, self.patience, self.batch_size) < 1 or min(self.head_epochs, self.crop) < 0:
+            raise SettingError(
+                f"epochs {self.epochs}, patience {self.patience}, batch {self.batch_size}; wanted >= 1; "
+                f"head epochs {self.head_epochs}, crop {self.crop}; wanted >= 0"
+            )
         if not 0 < self.learning_rate < 1 or not 0 < self.head_learning_rate < 1:
             raise SettingError(f"learning rate {self.learning_rate}; wanted between 0 and 1")
+        if not 0 <= self.weight_decay < 1 or not 0 <= self.label_smoothing < 1:
+            raise SettingError(
+                f"weight decay {self.weight_decay}, label smoothing {self.label_smoothing}; wanted 0 up to 1"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise SettingError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
+        if not 0 <= self.seed < 2**32:
+            raise SettingError(f"seed {self.seed}; wanted 0 to {2**32 - 1}")
 
 
 def load_keras() -> None:
@@ -85,37 +125,59 @@ def train(
     settings: TrainSettings,
     pretrained: bool,
     cache: PixelCache | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple["keras.Model", Step]:
     """Train a copy of the model.
 
     Args:
-        model: as `models.zoo.build` makes it; unchanged.
+        model: as `models.zoo.build` makes it, or any that takes RGB 0–255 and gives probabilities; unchanged.
         dataset: with the parts train and val.
         settings: how.
-        pretrained: whether the trunk's weights are worth keeping.
+        pretrained: whether the weights are worth keeping: then the start counts as an epoch that may be the best one.
         cache: the pixels of train and val at the model's size, where they were decoded already.
+        checkpoint: a file for the state after each epoch. With the same call again, training goes on there; a run that
+            is done gives its result at once.
 
     Returns:
         The trained model with the weights of its best epoch on val, and what was done for the lineage.
+
+    Raises:
+        SettingError: no layers `features` and `logits` for the head's phase; a checkpoint of another run.
+        OutputError: the checkpoint cannot be written.
     """
     set_seed(settings.seed)
-    height, width = model.input_shape[1:3]
+    file = state_file(checkpoint, {"train": asdict(settings), "pretrained": pretrained}, dataset, model)
+    state = None if file is None else file.read()
+    train_set, val_set = read_parts(model, dataset, cache)
+    frozen = pretrained if settings.freeze_batch_norm is None else settings.freeze_batch_norm
+    model = _copy(model, freeze_batch_norm=frozen)
+    notes: dict[str, float] = {}
+    if state is None and pretrained and settings.head_epochs:
+        notes["head_accuracy_val"] = _fit_head(model, train_set, val_set, settings)
+    stream = batches(*train_set, settings, first_epoch=0 if state is None else state.epochs)
+    val_stream = batches(*val_set, settings, shuffle=False)
+    fitted = compiled(model, settings, optimizer(settings, model, int(stream.cardinality())))
+    learner = Learner(fitted, model, fitted)
+    state = learner.begin(val_stream, pretrained, notes) if state is None else learner.restore(state)
+    with zeros_kept(model, settings.keep_zeros) as zeros:
+        state = fit_epochs(learner, state, stream, val_stream, settings, file)
+    done = {**asdict(settings), "batch_norm": "frozen" if frozen else "trained", **results(state)}
+    return model, Step("train", {**done, "learning_rate": learning_rate(settings, model), "zeros_kept": zeros})
+
+
+def read_parts(
+    model: "keras.Model", dataset: Dataset, cache: PixelCache | None
+) -> tuple[tuple[Pixels, Labels], tuple[Pixels, Labels]]:
+    """(pixels (n, h, w, 3), labels (n,)) of train and of val, at the model's size."""
     train_items, val_items = dataset.part("train"), dataset.part("val")
     if cache is None:
+        height, width = model.input_shape[1:3]
         cache = load_pixels((*train_items, *val_items), height, width)
-    x, y = cache.take(train_items), labels(train_items)
-    x_val, y_val = cache.take(val_items), labels(val_items)
-    done: dict[str, Any] = asdict(settings)
-    done["batch_norm"] = "frozen" if pretrained else "trained"
-    model = _copy(model, freeze_batch_norm=pretrained)
-    if pretrained:
-        done["head_accuracy_val"] = _fit_head(model, (x, y), (x_val, y_val), settings)
-    done |= _fit_all(model, (x, y), (x_val, y_val), settings, pretrained)
-    return model, Step("train", done)
+    return (cache.take(train_items), labels(train_items)), (cache.take(val_items), labels(val_items))
 
 
 def predict_pixels(
-    model: "keras.Model", pixels: NDArray[np.uint8], label: str = "predicting", batch_size: int = 64
+    model: "keras.Model", pixels: Pixels, label: str = "predicting", batch_size: int = 64
 ) -> NDArray[np.float32]:
     """Outputs (n, …) on RGB 0–255 (n, h, w, 3), batch by batch: pixels may lie in a mapped file."""
     starts = range(0, len(pixels), batch_size)
@@ -127,30 +189,53 @@ def predict_pixels(
     )
 
 
-def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: TrainSettings, shuffle: bool = True) -> Any:
+# ------------------------------------------------------------------------------------------------ the input path
+
+
+def batches(
+    pixels: Pixels,
+    truth: Labels,
+    settings: TrainSettings,
+    shuffle: bool = True,
+    first_epoch: int = 0,
+    beside: Sequence[NDArray[np.float32]] = (),
+) -> Any:
     """A `tf.data.Dataset` of (RGB 0–255 float32 (b, h, w, 3), labels (b,)), augmented, the next batch always ready.
 
-    The order is a function of the seed and the epoch. Augmentation is Keras' own layers, run beside the step.
+    Each time it is gone through is an epoch. Order and augmentation are functions of the seed and the epoch. Whole
+    pixels are moved on bytes, which takes microseconds a picture; the rest is done by Keras' own layers, beside the
+    step. What stands `beside`, a row a picture, follows behind the labels.
+
+    Raises:
+        SettingError: a crop that moves pictures by their whole side.
     """
     import tensorflow as tf
 
-    rng = np.random.default_rng(settings.seed)
+    if settings.crop >= min(pixels.shape[1:3]):
+        raise SettingError(f"crop {settings.crop} of pictures of {pixels.shape[1:3]}; wanted less than a side")
     size = settings.batch_size
     # A last batch of one picture has no variance; in training it is left for another epoch.
     lone_last = shuffle and len(pixels) > size and len(pixels) % size == 1
     starts = range(0, len(pixels) - lone_last, size)
+    change = settings.augment and shuffle
+    layers = augmentation(settings) if change else []
+    numbers = itertools.count(first_epoch)
 
-    def epoch() -> Any:
-        order = rng.permutation(len(pixels)) if shuffle else np.arange(len(pixels))
+    def epoch() -> Iterator[tuple[NDArray[Any], ...]]:
+        random = np.random.default_rng((settings.seed, next(numbers)))
+        order = random.permutation(len(pixels)) if shuffle else np.arange(len(pixels))
+        for layer in layers:
+            layer.generator.state.assign(random.integers(0, 2**31, 2))
         for start in starts:
             rows = order[start : start + size]
-            yield pixels[rows], truth[rows]
+            images = moved(pixels[rows], settings, random) if change else pixels[rows]
+            yield (images, truth[rows], *(array[rows] for array in beside))
 
-    shape = (None, *pixels.shape[1:])
-    signature = (tf.TensorSpec(shape, tf.uint8), tf.TensorSpec((None,), tf.int64))
+    kinds: list[tuple[NDArray[Any], Any]] = [(pixels, tf.uint8), (truth, tf.int64)]
+    kinds += [(array, tf.float32) for array in beside]
+    signature = tuple(tf.TensorSpec((None, *array.shape[1:]), kind) for array, kind in kinds)
     stream = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    change = augmentation(settings) if settings.augment and shuffle else None
-    stream = stream.map(lambda x, y: (_float(x, change), y)).prefetch(1)
+    stream = stream.map(lambda x, *others: (_float(x, layers), *others)).prefetch(1)
     # With autotune on, TensorFlow 2.21 ends an epoch only when its tuning thread wakes next, and that thread sleeps
     # twice as long each time: a 5.8 s epoch then takes 10.2 s.
     options = tf.data.Options()
@@ -158,34 +243,151 @@ def batches(pixels: NDArray[np.uint8], truth: NDArray[np.int64], settings: Train
     return stream.with_options(options).apply(tf.data.experimental.assert_cardinality(len(starts)))
 
 
+def moved(pixels: Pixels, settings: TrainSettings, random: np.random.Generator) -> Pixels:
+    """Pictures (b, h, w, c), each by itself moved by up to `crop` pixels and turned left to right every second time."""
+    count, height, width = pixels.shape[:3]
+    if not settings.crop and not settings.flip:
+        return pixels
+    rows, columns = (_places(side, settings.crop, count, random) for side in (height, width))
+    if settings.flip:
+        turned = random.random(count) < 0.5
+        columns[turned] = columns[turned, ::-1]
+    found: Pixels = pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return found
+
+
+def _places(side: int, most: int, count: int, random: np.random.Generator) -> NDArray[np.intp]:
+    """Which rows or columns each picture shows, (count, side); those beyond the edge are mirrored, without the edge."""
+    places = np.arange(side) + random.integers(-most, most + 1, (count, 1))
+    mirrored: NDArray[np.intp] = (side - 1) - np.abs((side - 1) - np.abs(places))
+    return mirrored
+
+
 def augmentation(settings: TrainSettings) -> list[Any]:
-    """Keras' preprocessing layers for the settings."""
+    """Keras' preprocessing layers for the settings that are no whole pixels."""
     import keras
 
     seed = settings.seed
     layers: list[Any] = []
-    if settings.flip:
-        layers.append(keras.layers.RandomFlip("horizontal", seed=seed))
     if settings.rotate:
-        layers.append(keras.layers.RandomRotation(settings.rotate, fill_mode="nearest", seed=seed + 1))
+        layers.append(keras.layers.RandomRotation(settings.rotate, fill_mode="nearest", seed=seed))
     if settings.shift:
-        layers.append(
-            keras.layers.RandomTranslation(settings.shift, settings.shift, fill_mode="nearest", seed=seed + 2)
-        )
+        layers.append(keras.layers.RandomTranslation(settings.shift, settings.shift, fill_mode="nearest", seed=seed))
     if settings.zoom:
-        layers.append(keras.layers.RandomZoom(settings.zoom, settings.zoom, fill_mode="nearest", seed=seed + 3))
+        layers.append(keras.layers.RandomZoom(settings.zoom, settings.zoom, fill_mode="nearest", seed=seed))
     if settings.contrast:
-        layers.append(keras.layers.RandomContrast(settings.contrast, value_range=(0, 255), seed=seed + 4))
+        layers.append(keras.layers.RandomContrast(settings.contrast, value_range=(0, 255), seed=seed))
     return layers
 
 
-def _float(images: Any, layers: list[Any] | None) -> Any:
+def _float(images: Any, layers: Sequence[Any]) -> Any:
     import tensorflow as tf
 
     images = tf.cast(images, tf.float32)
-    for layer in layers or ():
+    for layer in layers:
         images = layer(images, training=True)
     return images
+
+
+# --------------------------------------------------------------------------------------------------- the pieces
+
+
+def cross_entropy(settings: TrainSettings, classes: int, from_logits: bool = False) -> Any:
+    """The mean loss of outputs (b, …, classes) for labels (b, …), which are smoothed as the settings say.
+
+    With smoothing ε, ε / classes of the truth goes to every class. Szegedy et al. 2016, arXiv 1512.00567, §7.
+    """
+    import keras
+
+    def loss(truth: Any, outputs: Any) -> Any:
+        wanted = keras.ops.one_hot(keras.ops.cast(truth, "int32"), classes)
+        smoothing = settings.label_smoothing
+        return keras.ops.mean(keras.losses.categorical_crossentropy(wanted, outputs, from_logits, smoothing))
+
+    if settings.label_smoothing:
+        return loss
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+
+def compiled(model: "keras.Model", settings: TrainSettings, optimizer: Any = "sgd") -> "keras.Model":
+    """A view of the model that can be fitted and evaluated; the model itself stays ordinary, without an optimizer that
+    its file would keep.
+    """
+    import keras
+
+    view = keras.Model(model.inputs[0], model.outputs[0])
+    view.compile(
+        optimizer,
+        cross_entropy(settings, model.outputs[0].shape[-1]),
+        metrics=[accuracy()],
+        jit_compile=False,  # XLA on the CPU is seven times slower
+    )
+    return view
+
+
+def accuracy() -> Any:
+    """The metric by which epochs are shown: labels (b, …) against outputs (b, …, classes)."""
+    import keras
+
+    return keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+
+
+def learning_rate(settings: TrainSettings, model: "keras.Model") -> float:
+    """The highest of the run: the settings', or a tenth of it where no batch norm keeps steps in proportion."""
+    import keras
+
+    has_norm = any(isinstance(layer, keras.layers.BatchNormalization) for layer in every_layer(model))
+    return settings.learning_rate * (1 if has_norm else WITHOUT_BATCH_NORM)
+
+
+def optimizer(settings: TrainSettings, model: "keras.Model", steps: int) -> Any:
+    """For the model's weights, built: the rate rises in the first epoch of so many steps, then falls along a cosine.
+
+    Kernels alone decay: a bias or the factor of a batch norm has no size to keep small.
+    """
+    import keras
+
+    rate, all_steps = learning_rate(settings, model), settings.epochs * steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate / 10, all_steps, warmup_target=rate, warmup_steps=min(steps, all_steps // 4)
+    )
+    decay = settings.weight_decay or None
+    if settings.optimizer == "sgd":
+        made = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
+    else:
+        made = keras.optimizers.Adam(schedule, weight_decay=decay)
+    weights = model.trainable_variables
+    made.exclude_from_weight_decay(var_list=[weight for weight in weights if len(weight.shape) < 2])
+    made.build(weights)
+    return made
+
+
+@contextmanager
+def zeros_kept(model: "keras.Model", keep: bool) -> Iterator[int]:
+    """Within it, the kernels' weights that are 0 now are 0 again after each step; yields how many these are.
+
+    By Keras' constraints, which its optimizers apply behind each step, inside of the graph.
+    """
+    kernels = [weight for weight in model.trainable_variables if keep and len(weight.shape) > 1]
+    masks = [(weight, np.asarray(weight) != 0, weight.constraint) for weight in kernels]
+    for weight, mask, constraint in masks:
+        weight.constraint = _masked(mask, constraint)
+    try:
+        yield sum(int(np.sum(~mask)) for _, mask, _ in masks)
+    finally:
+        for weight, _, constraint in masks:
+            weight.constraint = constraint
+
+
+def _masked(mask: NDArray[np.bool_], constraint: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """A constraint of Keras': the layer's own, then the mask."""
+    import keras
+
+    def masked(weight: Any) -> Any:
+        kept = weight if constraint is None else constraint(weight)
+        return keras.ops.where(mask, kept, keras.ops.zeros_like(kept))
+
+    return masked
 
 
 def _copy(model: "keras.Model", freeze_batch_norm: bool) -> "keras.Model":
@@ -193,38 +395,54 @@ def _copy(model: "keras.Model", freeze_batch_norm: bool) -> "keras.Model":
 
     copy = keras.models.clone_model(model)
     copy_weights(model, copy)
-    for layer in every_layer(copy):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = not freeze_batch_norm
+    set_batch_norm(copy, freeze_batch_norm)
     return copy
+
+
+def set_batch_norm(model: "keras.Model", frozen: bool) -> None:
+    """Whether statistics and factors learn, in place."""
+    import keras
+
+    for layer in every_layer(model):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = not frozen
+
+
+# --------------------------------------------------------------------------------------------------- the phases
 
 
 def _fit_head(model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings) -> float:
     """Phase 1, in place on our copy: features once, then the head alone. Returns its accuracy on val."""
     import keras
 
+    if missing := {FEATURES, LOGITS} - {layer.name for layer in model.layers}:
+        raise SettingError(
+            f"{model.name} has no layer {min(missing)!r} for the head's phase; leave it out: head_epochs=0"
+        )
     trunk = keras.Model(model.input, model.get_layer(FEATURES).output)
     features, val_features = (
         predict_pixels(trunk, pixels, f"features of {name}")
         for name, (pixels, _) in (("train", train_set), ("val", val_set))
     )
-    dense = model.get_layer("logits")
+    dense = model.get_layer(LOGITS)
     head = keras.Sequential(
         [keras.Input(features.shape[1:]), keras.layers.Dropout(0.2), keras.layers.Dense(dense.units)]
     )
     head.compile(
         keras.optimizers.Adam(settings.head_learning_rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        cross_entropy(settings, dense.units, from_logits=True),
+        metrics=[accuracy()],
         jit_compile=False,
     )
+    # Stops when the loss on val no longer falls, and goes back to the weights of the best epoch.
+    patience = keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience, restore_best_weights=True)
     history = head.fit(
         features,
         train_set[1],
         batch_size=settings.batch_size,
         epochs=settings.head_epochs,
         validation_data=(val_features, val_set[1]),
-        callbacks=[_early_stopping(settings)],
+        callbacks=[patience],
         verbose=0,
     )
     dense.set_weights(head.layers[-1].get_weights())
@@ -233,81 +451,113 @@ def _fit_head(model: "keras.Model", train_set: Any, val_set: Any, settings: Trai
     return best
 
 
-def _fit_all(
-    model: "keras.Model", train_set: Any, val_set: Any, settings: TrainSettings, pretrained: bool
-) -> dict[str, Any]:
-    """Phase 2, in place on our copy. Returns the epochs it took and the best accuracy on val.
-
-    Where no epoch is better than the start, a pretrained network goes back to that: best epoch 0.
+@dataclass(frozen=True)
+class Learner:
+    """Who is in a training: `fitted` is what Keras fits, `trained` has every weight that this changes, `judged` gives
+    the probabilities. They are views of one model where it learns by itself; with a teacher there is more to fit.
     """
+
+    fitted: "keras.Model"
+    trained: "keras.Model"
+    judged: "keras.Model"
+
+    @property
+    def variables(self) -> list[Any]:
+        """What the next epoch depends on: weights and statistics, the state of dropout, what the optimizer keeps."""
+        return [*self.trained.variables, *self.fitted.optimizer.variables]
+
+    def judge(self, stream: Any) -> tuple[float, float]:
+        """Loss and accuracy on a stream of batches."""
+        found = self.judged.evaluate(stream, verbose=0, return_dict=True)
+        return float(found["loss"]), float(found["accuracy"])
+
+    def begin(self, stream: Any, pretrained: bool, notes: Mapping[str, float]) -> State:
+        """The state before the first epoch. What comes pretrained is judged: where no epoch is better, it is kept."""
+        return self.after(State((), (), (), notes=notes), self.judge(stream) if pretrained else (math.inf, 0.0), 0.0)
+
+    def after(self, before: State, judged: tuple[float, float], seconds: float) -> State:
+        """The state one epoch on."""
+        history = (*before.history, judged)
+        is_best = _least(history) == len(history) - 1
+        return replace(
+            before,
+            history=history,
+            variables=tuple(np.asarray(variable) for variable in self.variables),
+            best=tuple(self.judged.get_weights()) if is_best else before.best,
+            seconds=before.seconds + seconds,
+        )
+
+    def restore(self, state: State) -> State:
+        """Everything as it was; returns the state."""
+        for variable, array in zip(self.variables, state.variables, strict=True):
+            variable.assign(array)
+        logger.info("going on after epoch %d", state.epochs)
+        return state
+
+
+def state_file(path: Path | None, how: dict[str, Any], dataset: Dataset, *models: "keras.Model") -> StateFile | None:
+    """The file for a run of these settings, data and first weights."""
+    if path is None:
+        return None
     import keras
 
-    stream = batches(train_set[0], train_set[1], settings)
-    val_stream = batches(val_set[0], val_set[1], settings, shuffle=False)
-    steps = int(stream.cardinality())
-    rate = settings.learning_rate * (1 if _has_batch_norm(model) else WITHOUT_BATCH_NORM)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        rate / 10,
-        settings.epochs * steps,
-        warmup_target=rate,
-        warmup_steps=min(steps, settings.epochs * steps // 4),
-    )
-    model.compile(
-        keras.optimizers.Adam(schedule),
-        keras.losses.SparseCategoricalCrossentropy(),
-        metrics=["accuracy"],
-        jit_compile=False,  # XLA on the CPU is seven times slower
-    )
-    start = model.get_weights()
-    start_loss, start_accuracy = model.evaluate(val_stream, verbose=0) if pretrained else (math.inf, 0.0)
-    history = model.fit(
-        stream,
-        epochs=settings.epochs,
-        validation_data=val_stream,
-        callbacks=[_early_stopping(settings), _show(settings.epochs, steps)],
-        verbose=0,
-        shuffle=False,  # the stream shuffles itself
-    )
-    losses = [start_loss, *history.history["val_loss"]]
-    best = int(np.nanargmin(losses))
-    if best == 0:
-        model.set_weights(start)
+    weights = [digest(model.get_weights()) for model in models]
+    return StateFile(path, {**how, "data": dataset.fingerprint, "weights": weights, "keras": keras.__version__})
+
+
+def fit_epochs(
+    learner: Learner, state: State, stream: Any, val_stream: Any, settings: TrainSettings, file: StateFile | None
+) -> State:
+    """Phase 2, in place: epoch by epoch from the state; at its end the best weights are set."""
+    if file is not None and not state.epochs:
+        file.write(state)  # a place that cannot be written is known before the long work
+    while state.epochs < settings.epochs and not _stalled(state, settings.patience):
+        started = time.monotonic()
+        show = _show(state.epochs + 1, settings.epochs, int(stream.cardinality()))
+        learner.fitted.fit(stream, verbose=0, shuffle=False, callbacks=[show])  # the stream shuffles itself
+        judged = learner.judge(val_stream)
+        state = learner.after(state, judged, time.monotonic() - started)
+        logger.info("epoch %d of at most %d: %.1f %% right on val", state.epochs, settings.epochs, 100 * judged[1])
+        if file is not None:
+            file.write(state)
+    learner.judged.set_weights(list(state.best))
+    return state
+
+
+def results(state: State) -> dict[str, Any]:
+    """What came of a training, for its step."""
+    best = _least(state.history)
     return {
-        "epochs_run": len(losses) - 1,
+        **state.notes,
+        "epochs_run": state.epochs,
         "best_epoch": best,
-        "accuracy_val": float([start_accuracy, *history.history["val_accuracy"]][best]),
-        "learning_rate": rate,
+        "accuracy_val": state.history[best][1],
+        "train_s": round(state.seconds, 1),
     }
 
 
-def _has_batch_norm(model: "keras.Model") -> bool:
-    import keras
-
-    return any(isinstance(layer, keras.layers.BatchNormalization) for layer in every_layer(model))
-
-
-def _early_stopping(settings: TrainSettings) -> Any:
-    """Stop when the loss on val no longer falls, and go back to the weights of the best epoch."""
-    import keras
-
-    return keras.callbacks.EarlyStopping(monitor="val_loss", patience=settings.patience, restore_best_weights=True)
+def _least(history: Sequence[tuple[float, float]]) -> int:
+    """Where the loss is least; one that is no number is the worst."""
+    return min(range(len(history)), key=lambda i: (math.isnan(history[i][0]), history[i][0]))
 
 
-def _show(epochs: int, steps: int) -> Any:
-    """A Keras callback that logs each epoch, and within a long one a line now and then."""
+def _stalled(state: State, patience: int) -> bool:
+    """Whether the loss on val has not fallen below that of an earlier epoch for so many epochs."""
+    epochs = state.history[1:]
+    return bool(epochs) and len(epochs) - 1 - _least(epochs) >= patience
+
+
+def _show(epoch: int, epochs: int, steps: int) -> Any:
+    """A Keras callback that logs a line now and then within a long epoch."""
     import keras
 
     class Show(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch, self.last = epoch + 1, time.monotonic()
+        def on_epoch_begin(self, _: int, logs: Any = None) -> None:
+            self.last = time.monotonic()
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             if time.monotonic() - self.last > LINE_EVERY_SECONDS:
                 self.last = time.monotonic()
-                logger.info("epoch %d of at most %d: step %d of %d", self.epoch, epochs, batch + 1, steps)
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            right = 100 * (logs or {})["val_accuracy"]
-            logger.info("epoch %d of at most %d: %.1f %% right on val", self.epoch, epochs, right)
+                logger.info("epoch %d of at most %d: step %d of %d", epoch, epochs, batch + 1, steps)
 
     return Show()

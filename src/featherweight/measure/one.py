@@ -232,7 +232,7 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
     found.settings["timed_outputs_checked"] = answer["checked"]
     if answer["checked"] and not answer["off"] <= TIMED_TOLERANCE:
         found.unstable.append(f"outputs of the timed run differ from the accuracy run's by up to {answer['off']:.2g}")
-    trained = any(step.name == "train" for step in artifact.steps)
+    trained = any(step.name in ("train", "distill") for step in artifact.steps)
     if pictures.part == "val" and trained:
         found.warnings.append("accuracy was taken on the part that training watched for its best epoch (val)")
     if pictures.part == "train" and trained:
