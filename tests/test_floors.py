@@ -15,15 +15,15 @@ FLOORS = (
     ("quantity", "device", "artifact", "image", "modelfile", "moments"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
-    ("analyze", "rewrite", "train", "predict", "report", "share"),
-    ("fold", "factorize", "separate", "equalize", "sparsify", "distill", "export", "measure"),
+    ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
+    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
     ("search", "tune", "reproduce"),
     ("demo",),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
-    "models", "rewrite", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "train",
+    "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
     "distill", "export", "search", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.

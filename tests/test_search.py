@@ -46,7 +46,7 @@ def test_fit_finds_the_lightest_and_stops_before_the_heavier(trained: Trained, t
     assert {record.precision for record in found.records} == {"int8", "float32"}
     assert any("stopped" in reason and "mobilenet_v1-1-40" in reason for reason in found.reasons)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "artifacts", "proof.jsonl", "proof.samples", "records.jsonl", "records.samples", "screen.jsonl",
+        "artifacts", "models", "proof.jsonl", "proof.samples", "records.jsonl", "records.samples", "screen.jsonl",
         "screen.samples",
     }  # fmt: skip
     assert read_records(tmp_path / "out" / "records.jsonl") == list(found.records)
@@ -101,7 +101,7 @@ def test_settings_that_would_fail_late_are_refused_at_once(bad: dict[str, object
 
 
 def test_the_screen_leaves_room_for_noise_in_time_only() -> None:
-    limits = search._with_slack(parse_budget("latency_p50=1ms,size=1MB"))
+    limits = search.with_slack(parse_budget("latency_p50=1ms,size=1MB"))
     assert limits.bound("latency_p50") == search.SCREEN_SLACK
     assert limits.bound("size") == 1e6
 

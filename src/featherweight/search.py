@@ -262,7 +262,7 @@ def _screen(
                 records += _measured(
                     artifact, None, None, QUICK, threads, origin, reasons, output=place / "screen.jsonl"
                 )
-        misses = _least_misses(records, _with_slack(limits.only(MEASURED_ON_FILE)))
+        misses = _least_misses(records, with_slack(limits.only(MEASURED_ON_FILE)))
         if not records:
             reasons.append(f"{shape} was not trained: none of its files could be made and measured")
         if misses:
@@ -291,6 +291,9 @@ def _train_and_measure(
     set_seed(settings.seed)
     model = build_pretrained(shape, len(dataset.classes), weights)
     model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, cache)
+    trained = place / "models" / f"{shape}.keras"
+    trained.parent.mkdir(exist_ok=True)
+    model.save(trained)  # what `prune` and `compress` go on from
     start = Step(
         "build",
         {
@@ -485,7 +488,7 @@ def _least_misses(records: Sequence[Record], limits: Budget) -> tuple[Violation,
     return min((limits.violations(record) for record in records), key=lambda v: (bool(v), sum(x.miss for x in v)))
 
 
-def _with_slack(limits: Budget) -> Budget:
+def with_slack(limits: Budget) -> Budget:
     """The limits with room for the noise of a quick run: a candidate is not dropped for good by one busy moment."""
     noisy = ("ms", "mJ")
     return Budget(
