@@ -17,19 +17,17 @@ FLOORS = (
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
     ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
-    ("search", "tune", "reproduce"),
+    ("qat", "search", "tune", "reproduce"),
     ("demo",),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "distill", "export", "search", "demo",
+    "distill", "export", "qat", "search", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
-KERAS_AT_TOP = {
-    "models/blocks.py",
-}
+KERAS_AT_TOP = {"models/blocks.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
 # Which modules may name which heavy library, and only inside a function.
 HEAVY = {
     "keras": TRAINING_WORLD | {"analyze"},
