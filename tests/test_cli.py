@@ -1,4 +1,5 @@
 import errno
+import importlib
 import json
 import os
 import signal
@@ -271,3 +272,87 @@ def test_without_the_training_world_fit_says_what_to_install(photos: Path, tmp_p
     assert done.returncode == 2
     assert "pip install 'featherweight[train]'" in done.stderr
     assert not list(tmp_path.glob("fit-*"))
+
+
+@pytest.fixture
+def saved(trained: Trained, tmp_path: Path) -> Path:
+    trained.model.save(tmp_path / "colours.keras")
+    return tmp_path / "colours.keras"
+
+
+def test_prune_shows_what_would_go_and_then_does_it(
+    trained: Trained, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = run(capsys, "prune", saved, "--target", "macs=0.6")
+    assert status == 0
+    assert out.splitlines()[0].split() == ["group", "layers", "channels", "MACs", "predicted"]
+    assert not (tmp_path / "less.keras").exists()
+    taylor = ("--criterion", "taylor", "--data", trained.folder, "--images", 20)
+    status, out, _ = run(capsys, "prune", saved, "--target", "macs=0.6", *taylor, "--output", tmp_path / "less.keras")
+    assert status == 0
+    assert f"plan: {tmp_path / 'less.plan.json'}" in out
+    plan = json.loads((tmp_path / "less.plan.json").read_text())
+    assert plan["macs"][1] <= 0.6 * plan["macs"][0]
+    status, out, _ = run(capsys, "analyze", tmp_path / "less.keras", "--json")
+    assert status == 0
+    assert json.loads(out)["models"][0]["macs"] <= plan["macs"][1]
+    status, _, err = run(capsys, "prune", saved, "--output", tmp_path / "less.keras")
+    assert status == 2
+    assert "less.keras exists; name another file" in err
+    status, _, err = run(capsys, "prune", saved, "--output", tmp_path / "less.onnx")
+    assert status == 2
+    assert "wanted a name that ends in .keras" in err
+
+
+def test_quantize_makes_a_file_shows_layers_and_keeps_within(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = trained.artifacts["onnx-float32"].path
+    data = ("--data", trained.folder, "--images", 16)
+    status, out, _ = run(capsys, "quantize", artifact, *data, "--output", tmp_path / "int8", "--json")
+    assert status == 0
+    made = json.loads(out)
+    assert made["size_bytes"] < trained.artifacts["onnx-float32"].size_bytes / 2
+    assert made["step"]["settings"]["precision"] == "int8"
+    status, out, _ = run(capsys, "quantize", artifact, *data, "--sensitivity")
+    assert status == 0
+    assert "conv" in out
+    status, out, _ = run(capsys, "quantize", artifact, *data, "--output", tmp_path / "within", "--max-loss", 0.5)
+    assert status == 0
+    assert f"artifact: {tmp_path / 'within'}" in out
+    status, _, err = run(capsys, "quantize", artifact)
+    assert status == 2
+    assert "no --data; wanted the pictures that the file was trained for" in err
+    half = ("--precision", "float16", "--output", tmp_path / "half")
+    status, _, err = run(capsys, "quantize", artifact, *data, *half, "--max-loss", 0.1)
+    assert status == 2
+    assert "layers go back to float from int8 only" in err
+
+
+def test_compress_hands_on_what_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from featherweight.errors import SettingError
+    from featherweight.prune import Target
+
+    seen: dict[str, tuple[object, ...]] = {}
+
+    def noted(*given: object) -> None:
+        seen["given"] = given
+        raise SettingError("enough")
+
+    monkeypatch.setattr(importlib.import_module("featherweight.compress"), "compress", noted)
+    status, _, err = run(
+        capsys, "compress", "m.keras", "--data", "photos", "--budget", "latency_p50=2ms", "--target", "macs=0.4",
+        "--epochs", 3, "--alpha", 0.3, "--prune-loss", 0.02, "--formats", "onnx", "--threads", 1, "--criterion", "l2",
+    )  # fmt: skip
+    assert (status, err) == (2, "featherweight: enough\n")
+    model, data, budget, output, settings, command = seen["given"]
+    assert (model, data, budget, output) == ("m.keras", "photos", "latency_p50=2ms", None)
+    assert command.startswith("featherweight compress m.keras")
+    assert (settings.target, settings.prune.criterion) == (Target("macs", 0.4), "l2")
+    assert (settings.distil.train.epochs, settings.distil.alpha, settings.prune_loss) == (3, 0.3, 0.02)
+    assert (settings.formats, settings.threads) == (("onnx",), (1,))
+    status, _, err = run(capsys, "compress", "m.keras", "--data", "photos", "--budget", "speed=3")
+    assert status == 2
+    assert "unknown quantity 'speed'" in err

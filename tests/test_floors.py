@@ -18,13 +18,13 @@ FLOORS = (
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
     ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
     ("qat", "search", "tune", "reproduce"),
-    ("demo",),
+    ("compress", "demo"),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "distill", "export", "qat", "search", "demo",
+    "distill", "export", "qat", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {"models/blocks.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
@@ -131,7 +131,7 @@ def test_importing_a_part_does_not_turn_a_verb_into_a_module() -> None:
     code = (
         "import featherweight as fw\nimport featherweight.measure, featherweight.data\n"
         "from featherweight.predict import predict\n"
-        "print(all(callable(getattr(fw, verb)) for verb in fw.__all__ if verb not in ('demo', 'fit')))"
+        "print(all(callable(getattr(fw, verb)) for verb in fw.__all__ if verb not in (*fw.PACKAGES, 'demo', 'fit')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

@@ -16,8 +16,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from featherweight import models
+    from featherweight import models, prune, quantize
     from featherweight.analyze import analyze
+    from featherweight.compress import compress
     from featherweight.data import read_dataset as data
     from featherweight.demo import demo
     from featherweight.measure import measure
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 VERBS = {
     "analyze": ("analyze", "analyze"),
     "compare": ("report", "compare"),
+    "compress": ("compress", "compress"),
     "data": ("data", "read_dataset"),
     "demo": ("demo", "demo"),
     "fit": ("search", "fit"),
@@ -41,14 +43,17 @@ VERBS = {
     "tune": ("tune", "tune"),
     "versus": ("measure.versus", "versus"),
 }
+# Not verbs but packages: `fw.models()` can itself be called; the others have more than one thing to do.
+PACKAGES = ("models", "prune", "quantize")
 __all__ = [
-    "analyze", "compare", "data", "demo", "fit", "measure", "models", "predict", "reproduce", "tune", "versus",
+    "analyze", "compare", "compress", "data", "demo", "fit", "measure", "models", "predict", "prune", "quantize",
+    "reproduce", "tune", "versus",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":  # a package that can itself be called
-        return importlib.import_module("featherweight.models")
+    if name in PACKAGES:
+        return importlib.import_module(f"featherweight.{name}")
     if name not in VERBS:
         raise AttributeError(f"module 'featherweight' has no attribute {name!r}; its verbs: {', '.join(VERBS)}")
     module, function = VERBS[name]

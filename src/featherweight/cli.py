@@ -103,6 +103,160 @@ def _fit(args: argparse.Namespace) -> tuple[str, int]:
     return _fit_text(found, args), 0 if found.fits else 1
 
 
+def _prune(args: argparse.Namespace) -> tuple[str, int]:
+    import json
+
+    from featherweight.artifact import write_file
+    from featherweight.errors import OutputError
+    from featherweight.models.load import load_model
+    from featherweight.prune import PruneSettings, Target, apply, plan
+
+    output = None if args.output is None else Path(args.output)
+    if output is not None and output.suffix != ".keras":
+        raise SettingError(f"--output {output}; wanted a name that ends in .keras")
+    note = None if output is None else output.with_suffix(".plan.json")
+    for place in filter(None, (output, note)):
+        if place.exists():
+            raise OutputError(f"{place} exists; name another file, nothing is overwritten")
+    settings = PruneSettings(args.criterion, args.scope, args.multiple_of, args.least, args.seed)
+    target = Target.read(args.target)
+    model = load_model(args.model)
+    pictures = _taught(args, model)
+    found = plan(model, target, settings, pictures=pictures, machine=_machine(args), timed=_timed(target))
+    written = []
+    if output is not None and note is not None:
+        smaller, _ = apply(model, found)
+        beside = output.with_name(f".{output.name}")
+        smaller.save(beside.with_suffix(".keras"))
+        beside.replace(output)
+        write_file(note, json.dumps(found.as_dict(), indent=1).encode())
+        written = [f"model: {output}", f"plan: {note}"]
+    return (_json(found.as_dict()) if args.json else "\n".join([str(found), *written])), 0
+
+
+def _taught(args: argparse.Namespace, model: Any) -> Any:
+    """Pictures for the criterion taylor."""
+    from featherweight.data import labels, load_pixels
+    from featherweight.prune import Pictures
+
+    dataset = _dataset(args)
+    if dataset is None:
+        return None
+    items = dataset.part("train")[: args.images]
+    height, width = model.input_shape[1:3]
+    return Pictures(load_pixels(items, height, width).take(items), labels(items))
+
+
+def _timed(target: Any) -> Any:
+    """For a share of the latency."""
+    if target.quantity != "latency":
+        return None
+    from featherweight.compress import timed_here
+
+    return timed_here()
+
+
+def _machine(args: argparse.Namespace) -> Any:
+    if not args.device:
+        return None
+    from featherweight.analyze.roofline import this_machine
+
+    return this_machine()
+
+
+def _compress(args: argparse.Namespace) -> tuple[str, int]:
+    from dataclasses import replace
+
+    from featherweight.budget import parse_budget
+
+    if args.budget is not None:
+        parse_budget(args.budget)  # before Keras and TensorFlow take their seconds
+    from featherweight.compress import CompressSettings, compress
+    from featherweight.prune import PruneSettings, Target
+
+    start = CompressSettings()
+    changes = {"epochs": args.epochs, "learning_rate": args.learning_rate}
+    training = replace(start.distil.train, **{name: value for name, value in changes.items() if value is not None})
+    settings = replace(
+        start,
+        target=None if args.target is None else Target.read(args.target),
+        prune=PruneSettings(args.criterion, args.scope, args.multiple_of, args.least, args.seed),
+        distil=replace(start.distil, train=training, temperature=args.temperature, alpha=args.alpha),
+        quantize=replace(start.quantize, calibration=args.calibration),
+        prune_loss=args.prune_loss,
+        max_loss=args.max_loss,
+        formats=_words(args.formats),
+        threads=_numbers(args.threads, int),
+        split=_split(args.split),
+        protocol=_protocol(args),
+        seed=args.seed,
+    )
+    found = compress(args.model, args.data, args.budget, args.output, settings, args.command)
+    if args.json:
+        return _json(found.as_dict()), 0 if found.fits else 1
+    lines = [
+        *(f"{one.name:<10} {'kept   ' if one.kept else 'refused'} {_numbers_of(one.record)}  {one.why}"
+          for one in found.stages),
+        *(f"- {reason}" for reason in found.reasons),
+        *(f"misses: {miss}" for miss in found.misses),
+        f"artifact: {found.chosen.path}",
+        f"report: {found.output / 'report.html'}",
+    ]  # fmt: skip
+    return "\n".join(lines), 0 if found.fits else 1
+
+
+def _numbers_of(record: Any) -> str:
+    from featherweight.report import show
+
+    return "  ".join(show(record, name) for name in ("accuracy", "latency_p50_ms", "size_bytes"))
+
+
+def _quantize(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.artifact import read_artifact
+    from featherweight.quantize import (
+        QuantizeSettings,
+        accuracy_on,
+        calibration_pictures,
+        quantize,
+        quantize_within,
+        sensitivity,
+    )
+
+    settings = QuantizeSettings(
+        args.precision, args.calibration, args.percentile, args.images, args.seed,
+        skip=_words(args.skip), bias_correction=args.bias_correction,
+    )  # fmt: skip
+    artifact = read_artifact(args.artifact)
+    dataset = _dataset(args)
+    if dataset is None:
+        raise SettingError("no --data; wanted the pictures that the file was trained for, to calibrate on")
+    calibration = calibration_pictures(artifact, dataset, settings)
+    if args.sensitivity:
+        found = sensitivity(artifact, calibration, settings=settings)
+        return (_json(found.as_dict()) if args.json else str(found)), 0
+    folder = Path(args.output or str(artifact.path).replace("float32", settings.precision))
+    if args.max_loss is None:
+        made = quantize(artifact, folder, calibration, None, settings)
+    else:
+        part = "val" if "val" in dataset.parts else "test"
+        pixels = _val_pixels(artifact, dataset, part)
+        made = quantize_within(artifact, folder, calibration, accuracy_on(*pixels), args.max_loss, None, settings)
+    step = made.steps[-1]
+    if args.json:
+        from dataclasses import asdict
+
+        return _json({"artifact": str(made.path), "size_bytes": made.size_bytes, "step": asdict(step)}), 0
+    lines = [f"artifact: {made.path}, {made.size_bytes:,} B (before: {artifact.size_bytes:,} B)"]
+    return "\n".join([*lines, *(f"  {layer}: {why}" for layer, why in step.skipped)]), 0
+
+
+def _val_pixels(artifact: Any, dataset: Any, part: str) -> Any:
+    from featherweight.data import labels, load_pixels
+
+    items = dataset.part(part)
+    return load_pixels(items, artifact.height, artifact.width).take(items), labels(items)
+
+
 def _demo(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.demo import demo
 
@@ -420,6 +574,60 @@ def _parser() -> argparse.ArgumentParser:
     _add_split(fit)
     _add_protocol(fit)
 
+    compress = _verb(
+        verbs, "compress", _compress, "a trained model → folded, pruned, distilled, int8; what pays is kept"
+    )
+    compress.add_argument("model", metavar="MODEL", help="a trained .keras or whole-model .h5 file")
+    compress.add_argument("--data", required=True, metavar="DATA", help="the pictures that it was trained for")
+    compress.add_argument("--budget", metavar="LIMITS", help=BUDGET_HELP)
+    compress.add_argument(
+        "--output", metavar="DIR", help="a new folder, or an interrupted one (default: compress-MODEL)"
+    )
+    compress.add_argument(
+        "--target", metavar="QUANTITY=SHARE", help="what pruning leaves (default: as the budget allows, or macs=0.5)"
+    )
+    _add_pruning(compress)
+    compress.add_argument("--epochs", type=int, help="of distillation, at most (default: 20)")
+    compress.add_argument("--learning-rate", type=float, help="its peak")
+    compress.add_argument("--temperature", type=float, default=4.0, help="of the teacher's answers (default: 4)")
+    compress.add_argument("--alpha", type=float, default=0.1, help="the share of the labels' own loss (default: 0.1)")
+    compress.add_argument(
+        "--prune-loss", type=float, default=0.01, help="accuracy that pruning may cost (default: 0.01, one point)"
+    )
+    compress.add_argument("--max-loss", type=float, default=0.005, help="accuracy that int8 may cost (default: 0.005)")
+    compress.add_argument("--calibration", default="minmax", help="minmax, percentile or entropy (default: minmax)")
+    compress.add_argument("--formats", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
+    compress.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
+    _add_split(compress)
+    _add_protocol(compress)
+
+    prune = _verb(verbs, "prune", _prune, "which channels of a trained model can go; with --output, without them")
+    prune.add_argument("model", metavar="MODEL", help="a .keras or whole-model .h5 file")
+    prune.add_argument("--target", default="macs=0.5", metavar="QUANTITY=SHARE", help="what may be left of channels, "
+                       "macs, parameters or latency, which is measured here (default: macs=0.5)")  # fmt: skip
+    _add_pruning(prune)
+    prune.add_argument("--device", action="store_true", help="predict times by this machine's roofline")
+    prune.add_argument("--data", metavar="DATA", help="pictures, for the criterion taylor")
+    prune.add_argument("--images", type=int, default=256, help="so many of them (default: 256)")
+    prune.add_argument("--output", metavar="FILE", help="write the smaller model, a .keras file, and its plan beside")
+    prune.add_argument("--seed", type=int, default=0, help="of the criterion random (default: 0)")
+    _add_split(prune)
+
+    quantize = _verb(verbs, "quantize", _quantize, "a float32 artifact → int8 or float16, within a loss of accuracy")
+    quantize.add_argument("artifact", metavar="ARTIFACT", help="a float32 artifact folder, ONNX or LiteRT")
+    quantize.add_argument("--data", metavar="DATA", help="the pictures that it was trained for")
+    quantize.add_argument("--output", metavar="DIR", help="a new folder (default: ARTIFACT, int8 for float32)")
+    quantize.add_argument("--precision", default="int8", help="int8, int8-dynamic or float16 (default: int8)")
+    quantize.add_argument("--calibration", default="minmax", help="minmax, percentile or entropy (default: minmax)")
+    quantize.add_argument("--percentile", type=float, default=99.999, help="of the values in range (default: 99.999)")
+    quantize.add_argument("--images", type=int, help="how many pictures are used (default: 128)")
+    quantize.add_argument("--skip", default="", metavar="NAMES", help="layers that stay float")
+    quantize.add_argument("--bias-correction", action="store_true", help="where it helps (ONNX int8)")
+    quantize.add_argument("--max-loss", type=float, help="leave layers in float until no more is lost, as 0.005")
+    quantize.add_argument("--sensitivity", action="store_true", help="only show what each layer costs by itself")
+    quantize.add_argument("--seed", type=int, default=0, help="of the choice of pictures (default: 0)")
+    _add_split(quantize)
+
     data = _verb(verbs, "data", _data, "what is in a folder of pictures and what is wrong with it")
     data.add_argument("data", metavar="DIR")
     _add_split(data)
@@ -581,6 +789,13 @@ def _dataset(args: argparse.Namespace) -> "Dataset | None":
     from featherweight.data import read_dataset
 
     return read_dataset(args.data, _split(args.split))
+
+
+def _add_pruning(parser: Any) -> None:
+    parser.add_argument("--criterion", default="l1", help="l1, l2, batch_norm, taylor or random (default: l1)")
+    parser.add_argument("--scope", default="layer", help="layer: each group the same share; or global (default: layer)")
+    parser.add_argument("--multiple-of", type=int, default=8, help="channels kept at a time (default: 8)")
+    parser.add_argument("--least", type=float, default=0.1, help="the share that each group keeps (default: 0.1)")
 
 
 def _add_split(parser: Any) -> None:

@@ -4,6 +4,7 @@ Imports budget, page, quantity, record and this folder.
 """
 
 import json
+from collections.abc import Sequence
 
 from featherweight.budget import Budget
 from featherweight.page import document, escape
@@ -41,8 +42,13 @@ def page(comparison: Comparison, limits: Budget) -> str:
             f"<h2>Records{of_device}</h2>",
             _html_table(one, bool(limits.limits)),
         ]
-    body += ["<h2>How each number was measured</h2>", *(_html_method(record) for record in comparison.records)]
+    body += ["<h2>How each number was measured</h2>", *methods(comparison.records)]
     return document("featherweight report", STYLE, body)
+
+
+def methods(records: Sequence[Record]) -> list[str]:
+    """A part to unfold for each record: how every number of it was taken, and the record itself."""
+    return [_html_method(record) for record in records]
 
 
 def _html_matrix(comparison: Comparison) -> str:
