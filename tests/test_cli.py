@@ -299,6 +299,11 @@ def test_prune_shows_what_would_go_and_then_does_it(
     status, _, err = run(capsys, "prune", saved, "--output", tmp_path / "less.keras")
     assert status == 2
     assert "less.keras exists; name another file" in err
+    two = write_folder(tmp_path / "two", per_class=4)
+    (two / "red").rename(tmp_path / "red")
+    status, _, err = run(capsys, "prune", saved, "--criterion", "taylor", "--data", two)
+    assert status == 2
+    assert "tells 3 classes apart and the data has 2" in err
     status, _, err = run(capsys, "prune", saved, "--output", tmp_path / "less.onnx")
     assert status == 2
     assert "wanted a name that ends in .keras" in err
@@ -320,6 +325,12 @@ def test_quantize_makes_a_file_shows_layers_and_keeps_within(
     status, out, _ = run(capsys, "quantize", artifact, *data, "--output", tmp_path / "within", "--max-loss", 0.5)
     assert status == 0
     assert f"artifact: {tmp_path / 'within'}" in out
+    status, _, err = run(capsys, "quantize", artifact, *data, "--output", tmp_path / "within", "--max-loss", 0.5)
+    assert status == 2
+    assert "within exists already" in err
+    status, _, err = run(capsys, "quantize", artifact, "--seed", -1)
+    assert status == 2
+    assert "seed -1; wanted 0 or more" in err
     status, _, err = run(capsys, "quantize", artifact)
     assert status == 2
     assert "no --data; wanted the pictures that the file was trained for" in err

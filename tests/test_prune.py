@@ -456,8 +456,19 @@ def test_gradually_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     assert [done["step"] for done in step.settings["steps"]] == ["prune", "train", "prune", "train"]
     with pytest.raises(SettingError, match="is of other settings"):
         prune.gradually(model, prune.Target("macs", 0.5), 2, tuned, tmp_path)
+    with pytest.raises(SettingError, match="is of other settings"):
+        prune.gradually(model, target, 3, tuned, tmp_path)
     with pytest.raises(SettingError, match="0 steps"):
         prune.gradually(model, target, 0, tuned, tmp_path)
+
+
+def test_gradually_reaches_its_target_though_each_step_is_rounded(tmp_path: Path) -> None:
+    """0.5^(1/8) of 32 channels is 29.3, of which the nearest multiple of eight is 32 again."""
+    model = alive(net(lambda x: conv(32, "b")(conv(32, "a")(x))))
+    target = prune.Target("channels", 0.5)
+    smaller, step = prune.gradually(model, target, 8, lambda one: (one, Step("train", {})), tmp_path)
+    assert smaller.get_layer("a").filters == smaller.get_layer("b").filters == 16
+    assert step.settings["steps"][-2]["left"] == pytest.approx(0.5)
 
 
 # --------------------------------------------------------------------------------------------------- refusals
@@ -492,6 +503,7 @@ def test_a_model_with_a_call_of_its_own() -> None:
         (lambda: prune.PruneSettings(scope="all"), "unknown scope 'all'"),
         (lambda: prune.PruneSettings(multiple_of=0), "multiples of 0 channels"),
         (lambda: prune.PruneSettings(least=2), "at least a share of 2"),
+        (lambda: prune.PruneSettings(seed=-1), "seed -1; wanted 0 or more"),
         (lambda: prune.Pictures(np.zeros((2, 8, 8, 3), np.uint8), np.zeros(3)), "as many of both"),
         (lambda: prune.plan(small(), prune.Target("macs", 0.01)), "at least 0."),
         (lambda: prune.plan(small(), prune.Target("latency", 0.5)), "wanted a function"),

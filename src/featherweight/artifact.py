@@ -198,6 +198,16 @@ def write_choice(artifact: Artifact, device_id: str, choice: Choice) -> Artifact
     return read_artifact(artifact.path)
 
 
+def check_new(path: Path) -> None:
+    """That nothing is there yet: asked before long work, too.
+
+    Raises:
+        OutputError: something is.
+    """
+    if path.exists():
+        raise OutputError(f"{path} exists already; name another place, nothing is overwritten")
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A folder to fill that stands at `path` only once it is whole; removed again if anything goes wrong.
@@ -205,8 +215,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: `path` exists already, or cannot be written.
     """
-    if path.exists():
-        raise OutputError(f"{path} exists already; name another place, nothing is overwritten")
+    check_new(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))

@@ -136,15 +136,18 @@ def _prune(args: argparse.Namespace) -> tuple[str, int]:
 
 def _taught(args: argparse.Namespace, model: Any) -> Any:
     """Pictures for the criterion taylor."""
-    from featherweight.data import labels, load_pixels
+    from featherweight.data import labelled
+    from featherweight.models.functional import picture_size
     from featherweight.prune import Pictures
+    from featherweight.quantize import chosen_items
 
     dataset = _dataset(args)
     if dataset is None:
         return None
-    items = dataset.part("train")[: args.images]
-    height, width = model.input_shape[1:3]
-    return Pictures(load_pixels(items, height, width).take(items), labels(items))
+    told = model.outputs[0].shape[-1]
+    if told != len(dataset.classes):
+        raise SettingError(f"{args.model} tells {told} classes apart and the data has {len(dataset.classes)}")
+    return Pictures(*labelled(chosen_items(dataset, args.images, args.seed), *picture_size(model)))
 
 
 def _timed(target: Any) -> Any:
@@ -212,13 +215,15 @@ def _numbers_of(record: Any) -> str:
 
 
 def _quantize(args: argparse.Namespace) -> tuple[str, int]:
-    from featherweight.artifact import read_artifact
+    from featherweight.artifact import check_new, read_artifact
+    from featherweight.data import labelled
     from featherweight.quantize import (
         QuantizeSettings,
         accuracy_on,
         calibration_pictures,
         quantize,
         quantize_within,
+        quantized_name,
         sensitivity,
     )
 
@@ -234,13 +239,13 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     if args.sensitivity:
         found = sensitivity(artifact, calibration, settings=settings)
         return (_json(found.as_dict()) if args.json else str(found)), 0
-    folder = Path(args.output or str(artifact.path).replace("float32", settings.precision))
+    folder = Path(args.output or artifact.path.with_name(quantized_name(artifact.path.name, settings)))
+    check_new(folder)
     if args.max_loss is None:
         made = quantize(artifact, folder, calibration, None, settings)
     else:
-        part = "val" if "val" in dataset.parts else "test"
-        pixels = _val_pixels(artifact, dataset, part)
-        made = quantize_within(artifact, folder, calibration, accuracy_on(*pixels), args.max_loss, None, settings)
+        score = accuracy_on(*labelled(dataset.part("val"), artifact.height or 0, artifact.width or 0))
+        made = quantize_within(artifact, folder, calibration, score, args.max_loss, None, settings)
     step = made.steps[-1]
     if args.json:
         from dataclasses import asdict
@@ -248,13 +253,6 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
         return _json({"artifact": str(made.path), "size_bytes": made.size_bytes, "step": asdict(step)}), 0
     lines = [f"artifact: {made.path}, {made.size_bytes:,} B (before: {artifact.size_bytes:,} B)"]
     return "\n".join([*lines, *(f"  {layer}: {why}" for layer, why in step.skipped)]), 0
-
-
-def _val_pixels(artifact: Any, dataset: Any, part: str) -> Any:
-    from featherweight.data import labels, load_pixels
-
-    items = dataset.part(part)
-    return load_pixels(items, artifact.height, artifact.width).take(items), labels(items)
 
 
 def _demo(args: argparse.Namespace) -> tuple[str, int]:
@@ -622,7 +620,7 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument("--percentile", type=float, default=99.999, help="of the values in range (default: 99.999)")
     quantize.add_argument("--images", type=int, help="how many pictures are used (default: 128)")
     quantize.add_argument("--skip", default="", metavar="NAMES", help="layers that stay float")
-    quantize.add_argument("--bias-correction", action="store_true", help="where it helps (ONNX int8)")
+    quantize.add_argument("--bias-correction", action="store_true", help="where it helps (int8)")
     quantize.add_argument("--max-loss", type=float, help="leave layers in float until no more is lost, as 0.005")
     quantize.add_argument("--sensitivity", action="store_true", help="only show what each layer costs by itself")
     quantize.add_argument("--seed", type=int, default=0, help="of the choice of pictures (default: 0)")

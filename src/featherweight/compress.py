@@ -2,7 +2,7 @@
 
 1. **Fold** parallel branches into one convolution, where there are any: equal outputs, fewer operators.
 2. **Prune** channels until the budget's limits on the file are met, as measured on this device before any training; a
-   smaller model that is neither faster here nor smaller is refused there and then.
+   smaller model that is slower here, or neither faster nor smaller, is refused there and then.
 3. **Distil** what is left from the model as it was. If too much accuracy is lost, pruning is refused.
 4. **Quantize** to int8, layers that cost too much left in float. If that is neither faster nor smaller, it is refused.
 
@@ -30,28 +30,35 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, Step, read_artifact, write_file
 from featherweight.budget import Budget, parse_budget
-from featherweight.data import Dataset, Split, labels, load_pixels, read_dataset
-from featherweight.distill import DistillSettings, distill
-from featherweight.errors import ArtifactError, ExportError, OutputError, SettingError
+from featherweight.data import Dataset, Split, labelled, read_dataset
+from featherweight.distill import DistillSettings, distill, logits
+from featherweight.errors import ExportError, OutputError, RecordError, SettingError
 from featherweight.export import FORMATS, About, export
 from featherweight.fold import fold_branches
 from featherweight.measure import QUICK, Case, Origin, Patience, Protocol, measure
 from featherweight.measure.one import pictures_of
 from featherweight.measure.pairs import PairProtocol
 from featherweight.measure.versus import Against, hold
-from featherweight.models.functional import flat
+from featherweight.models.functional import flat, picture_size
 from featherweight.models.load import load_model
 from featherweight.page import write_page
 from featherweight.progress import logger
-from featherweight.prune import Plan, PruneSettings, Target, Timed, apply, plan
-from featherweight.quantize import QuantizeSettings, accuracy_on, choose_calibration, quantize, quantize_within
+from featherweight.prune import Pictures, Plan, PruneSettings, Target, Timed, apply, plan
+from featherweight.quantize import (
+    CALIBRATION_IMAGES,
+    QuantizeSettings,
+    accuracy_on,
+    chosen_items,
+    quantize,
+    quantize_within,
+)
 from featherweight.record import Record, read_records
 from featherweight.report.compression import Stage, compression_page
 from featherweight.resume import Resumable
 from featherweight.runtimes.settings import Settings
 from featherweight.search import MEASURED_ON_FILE, with_slack
 from featherweight.train import TrainSettings, load_keras, set_seed
-from featherweight.training_state import digest
+from featherweight.training_state import model_digest
 
 if TYPE_CHECKING:
     import keras
@@ -59,8 +66,7 @@ if TYPE_CHECKING:
 # Shares of the MACs that are tried, largest first, until the file fits the budget.
 SHARES = (0.75, 0.5, 0.35, 0.25, 0.15)
 WITHOUT_BUDGET = 0.5
-CALIBRATION_IMAGES = 128
-NOTE, STAGES = "compress.json", "stages"
+NOTE, STAGES, BUDGET = "compress.json", "stages", "budget"
 MadeOf = Callable[[Artifact, Path, NDArray[np.uint8]], Artifact]  # of a float32 file, with calibration pictures
 # The statistics of a net that lost channels are those of another net: they are learned anew.
 TAUGHT = TrainSettings(epochs=20, patience=8, freeze_batch_norm=False)
@@ -95,6 +101,10 @@ class CompressSettings:
         for name, share in (("prune_loss", self.prune_loss), ("max_loss", self.max_loss)):
             if not 0 <= share < 1:
                 raise SettingError(f"{name} {share:g}; wanted a share from 0 to below 1, as 0.01 for one point")
+        if self.quantize.precision != "int8" or self.quantize.skip:
+            raise SettingError("quantize with another precision than int8, or with names to skip; wanted neither")
+        if not 0 <= self.seed < 2**32:
+            raise SettingError(f"seed {self.seed}; wanted 0 to {2**32 - 1}")
         unknown = next((one for one in self.formats if one not in FORMATS), None)
         if unknown is not None or not self.formats:
             raise SettingError(f"format {unknown or 'none'}; known: {', '.join(FORMATS)}")
@@ -150,7 +160,7 @@ def compress(
         command: what was typed, for the records.
 
     Raises:
-        SettingError: a model of other classes, with an open input size or without channels that can go; settings that
+        SettingError: a model of other classes, that does not end in a softmax or has an open input size; settings that
             cannot be.
         OutputError: the folder holds something else, or cannot be written.
         FeatherweightError: anything wrong with the model's file, the data or the budget.
@@ -163,7 +173,7 @@ def compress(
     _check_fits(original, dataset)
     name = Path(model).stem if isinstance(model, str | Path) else original.name
     origin = {
-        "weights": digest(original.get_weights()),
+        "model": model_digest(original),
         "data": dataset.fingerprint,
         "budget": str(limits),
         "settings": json.loads(json.dumps(asdict(settings))),
@@ -186,7 +196,9 @@ def timed_here(formats: Sequence[str] = FORMATS, threads: Sequence[int] = ()) ->
     """
 
     def timed(model: "keras.Model") -> float:
-        height, width = model.input_shape[1:3]
+        height, width = picture_size(model)
+        if len(model.outputs) != 1:
+            raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
         pictures = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
         about = About(model.name, tuple(map(str, range(model.output_shape[-1]))), ())
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
@@ -212,10 +224,15 @@ def _p50(record: Record) -> float:
 
 
 def _check_fits(model: "keras.Model", dataset: Dataset) -> None:
-    inputs, outputs = model.inputs or [], model.outputs or []
-    shapes = f"takes {[tuple(t.shape) for t in inputs]} and gives {[tuple(t.shape) for t in outputs]}"
-    if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or None in inputs[0].shape[1:]:
-        raise SettingError(f"{model.name} {shapes}; wanted one picture of a fixed size in and one answer out")
+    picture_size(model)
+    outputs = model.outputs or []
+    if len(outputs) != 1 or model.inputs[0].shape[-1] != 3:
+        raise SettingError(
+            f"{model.name} takes {tuple(model.inputs[0].shape)} and gives {len(outputs)} answers; wanted RGB and one"
+        )
+    logits(model, "model")  # raises where it does not end in a softmax
+    for part in ("train", "val"):
+        dataset.part(part)
     if outputs[0].shape[-1] != len(dataset.classes):
         raise SettingError(
             f"{model.name} tells {outputs[0].shape[-1]} classes apart and the data has {len(dataset.classes)}; wanted "
@@ -229,7 +246,7 @@ def _claim(place: Path, origin: dict[str, Any]) -> Path:
     Raises:
         OutputError: it holds something else, or cannot be made.
     """
-    note = place / NOTE
+    note, stages = place / NOTE, place / STAGES
     if note.exists():
         try:
             same = json.loads(note.read_text(encoding="utf-8")) == origin
@@ -239,15 +256,26 @@ def _claim(place: Path, origin: dict[str, Any]) -> Path:
             raise OutputError(
                 f"{place} holds another compression (model, data, budget or settings); name another folder"
             )
+        stages.mkdir(exist_ok=True)
         return place
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise OutputError(f"{place} exists and is not empty; name another folder with --output")
     try:
-        (place / STAGES).mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
+        write_file(note, json.dumps(origin, indent=1).encode())
+        stages.mkdir(exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write to {place}: {error.strerror}; name another folder with --output") from error
-    write_file(note, json.dumps(origin, indent=1).encode())
     return place
+
+
+class _NotPruned(Exception):
+    """No channel can go, or none that the target wants."""
+
+
+def _shown_to_miss(limits: Budget, record: Record) -> bool:
+    """A quick run does not have every number; what it has not, it does not tell of."""
+    return any(violation.value is not None for violation in limits.violations(record))
 
 
 @dataclass(frozen=True)
@@ -279,7 +307,11 @@ class _Way:
         stages, last = [first.stage], first
         model: keras.Model = original
         steps: tuple[Step, ...] = ()
-        folded, step = fold_branches(original)
+        try:
+            folded, step = fold_branches(original)
+        except SettingError as error:  # a layer that is used twice, which pruning can do with
+            self._reason(f"not folded: {error}")
+            folded, step = original, Step("fold_branches", {"folded": 0})
         if step.settings["folded"]:
             found = self._measured("fold", partial(self._exported, "folded", folded, (step,)), last)
             stages.append(found.stage)
@@ -299,11 +331,11 @@ class _Way:
     def _pruned(self, model: "keras.Model", steps: tuple[Step, ...], first: _Found, last: _Found) -> list[_Found]:
         """Pruned, then distilled; kept both or neither."""
         try:
-            smaller, step = self.trained.run("prune", {}, lambda: apply(model, self._plan(model)))
-        except SettingError as error:
-            self.reasons.append(f"not pruned: {error}")
-            logger.warning("%s", self.reasons[-1])
+            smaller, step = self.trained.run("prune", {}, lambda: self._smaller(model))
+        except _NotPruned as error:
+            self._reason(f"not pruned: {error}")
             return []
+        self.reasons += [why for what, why in step.skipped if what == BUDGET]
         found = self._measured("prune", partial(self._exported, "pruned", smaller, (*steps, step)), last)
         if not found.stage.kept:
             return [found]
@@ -324,18 +356,37 @@ class _Way:
             return [_judged(found, False, f"{why}; {found.stage.why}"), _judged(distilled, False, why)]
         return [found, _judged(distilled, True, why)]
 
-    def _plan(self, model: "keras.Model") -> Plan:
-        """The largest share of the MACs whose files, untrained, keep the budget's limits on a file."""
+    def _smaller(self, model: "keras.Model") -> tuple["keras.Model", Step]:
+        try:
+            found, reason = self._plan(model)
+        except SettingError as error:
+            raise _NotPruned(str(error)) from error
+        smaller, step = apply(model, found)
+        return smaller, replace(step, skipped=(*step.skipped, *([(BUDGET, reason)] if reason else ())))
+
+    def _reason(self, text: str) -> None:
+        self.reasons.append(text)
+        logger.warning("%s", text)
+
+    def _taught(self, model: "keras.Model") -> Pictures | None:
+        """What the criterion taylor learns from."""
+        if self.settings.prune.criterion != "taylor":
+            return None
+        return Pictures(*self._pictures("train", *picture_size(model)))
+
+    def _plan(self, model: "keras.Model") -> tuple[Plan, str]:
+        """The largest share of the MACs whose files, untrained, keep the budget's limits on a file; and why not."""
+        pictures = self._taught(model)
         if self.settings.target is not None:
             timed = timed_here(self.settings.formats, self.settings.threads)
-            return plan(model, self.settings.target, self.settings.prune, timed=timed)
+            return plan(model, self.settings.target, self.settings.prune, pictures=pictures, timed=timed), ""
         limits = with_slack(self.limits.only(MEASURED_ON_FILE))
         if not limits.limits:
-            return plan(model, Target("macs", WITHOUT_BUDGET), self.settings.prune)
+            return plan(model, Target("macs", WITHOUT_BUDGET), self.settings.prune, pictures=pictures), ""
         found: Plan | None = None
         for share in SHARES:
             try:
-                found = plan(model, Target("macs", share), self.settings.prune)
+                found = plan(model, Target("macs", share), self.settings.prune, pictures=pictures)
             except SettingError:
                 if found is None:
                     raise
@@ -346,19 +397,17 @@ class _Way:
                 with contextlib.suppress(ExportError):  # then the float files alone tell
                     files += self._int8(files, Path(scratch), quantize)
                 quick = [record for _, record in _quick(files, self.settings.threads)]
-            if any(not limits.violations(record) for record in quick):
-                return found
+            if any(not _shown_to_miss(limits, record) for record in quick):
+                return found, ""
         assert found is not None
-        self.reasons.append(f"with {found.target.share:.0%} of the MACs left an untrained file still misses the budget")
-        return found
+        return found, f"with {found.target.share:.0%} of the MACs left an untrained file still misses the budget"
 
     def _quantized(self, last: _Found) -> _Found | None:
         files = partial(self._int8, last.files, self.place / "artifacts" / "int8", self._within)
         try:
             return self._measured("int8", files, last)
         except ExportError as error:
-            self.reasons.append(f"not quantized: {error}")
-            logger.warning("%s", self.reasons[-1])
+            self._reason(f"not quantized: {error}")
             return None
 
     def _int8(self, files: Sequence[Artifact], folder: Path, made_of: MadeOf) -> list[Artifact]:
@@ -406,11 +455,9 @@ class _Way:
         return made
 
     def _pictures(self, part: str, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        items = self.dataset.part(part)
-        if part == "train":
-            rows = choose_calibration(CALIBRATION_IMAGES, labels(items), self.settings.seed)
-            items = tuple(items[row] for row in rows)
-        return load_pixels(items, height, width).take(items), labels(items)
+        """Of train a choice, of another part all."""
+        choice = chosen_items(self.dataset, CALIBRATION_IMAGES, self.settings.seed) if part == "train" else None
+        return labelled(choice or self.dataset.part(part), height, width)
 
     def _pixels(self, artifact: Artifact, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         return self._pictures(part, artifact.height or 0, artifact.width or 0)
@@ -452,7 +499,7 @@ class _Way:
             values = json.loads(note.read_text(encoding="utf-8"))
             record = next(r for r in read_records(self.place / "records.jsonl") if r.id == values["record"])
             artifact = next(file for file in files if file.sha256 == values["sha256"])
-        except (OSError, ValueError, KeyError, StopIteration, ArtifactError):
+        except (OSError, ValueError, TypeError, KeyError, StopIteration, RecordError):
             return None
         case = Case(artifact, values["runtime"], Settings(threads=values["threads"]))
         return _Found(Stage(name, record, values["kept"], values["why"]), case, tuple(files))

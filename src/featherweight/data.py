@@ -224,6 +224,11 @@ def labels(items: Sequence[Item]) -> NDArray[np.int64]:
     return np.array([item.label for item in items], dtype=np.int64)
 
 
+def labelled(items: Sequence[Item], height: int, width: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """Pixels (n, h, w, 3) and labels (n,) of items; as `load_pixels`."""
+    return load_pixels(items, height, width).take(items), labels(items)
+
+
 def display(path: str | Path) -> str:
     """A path that can always be printed: bytes that are no UTF-8, and control characters, are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")

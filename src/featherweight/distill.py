@@ -309,7 +309,7 @@ def _pair(student: "keras.Model", teacher: "keras.Model", settings: DistillSetti
         SettingError: a model that ends otherwise, an endpoint that is not there, outputs that cannot be compared.
     """
     teacher = _sized(teacher, student)
-    seen, said = {LOGITS: _logits(student, "student")}, {LOGITS: _logits(teacher, "teacher")}
+    seen, said = {LOGITS: logits(student, "student")}, {LOGITS: logits(teacher, "teacher")}
     features = []
     for number, (ours, theirs) in enumerate(settings.endpoints):
         key = f"feature_{number}"
@@ -330,7 +330,7 @@ def _sized(teacher: "keras.Model", student: "keras.Model") -> "keras.Model":
     return flat(keras.Model(image, teacher(image)))
 
 
-def _logits(model: "keras.Model", who: str) -> Any:
+def logits(model: "keras.Model", who: str) -> Any:
     """What the last softmax is given, or as good as that (the module's docstring says why)."""
     import keras
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
 from featherweight.errors import ExportError
+from featherweight.models.copying import every_layer
 from featherweight.progress import quiet
 from featherweight.quantize import export_golden, quantize
 from featherweight.runtimes import RUNTIMES
@@ -183,7 +184,7 @@ def _plain_graph(model: "keras.Model") -> Iterator[None]:
     import keras
     import tensorflow as tf
 
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Normalization)]
+    layers = [layer for layer in every_layer(model) if isinstance(layer, keras.layers.Normalization)]
     statistics = [(layer.mean, layer.variance) for layer in layers]
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)

@@ -358,22 +358,19 @@ def _export_all(
             return None
         return made[-1]
 
-    def exported(file_format: str, precision: str, parent: Path) -> Artifact:
-        name = f"{shape}-{file_format}-{precision}"
-        return export(model, parent / name, file_format, About(name, classes, steps), calibration, precision)
+    def exported(file_format: str, parent: Path) -> Artifact:
+        name = f"{shape}-{file_format}-float32"
+        return export(model, parent / name, file_format, About(name, classes, steps), calibration)
 
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
-        if "onnx" in settings.formats:
-            keep = "float32" in settings.precisions
-            source = attempt(lambda: exported("onnx", "float32", folder if keep else Path(scratch)), f"{shape}-onnx")
+        keep = "float32" in settings.precisions
+        for file_format in settings.formats:
+            name = f"{shape}-{file_format}"
+            source = attempt(partial(exported, file_format, folder if keep else Path(scratch)), name)
             if source is not None and not keep:
                 made.remove(source)
             if source is not None and "int8" in settings.precisions:
-                name = f"{shape}-onnx-int8"
-                attempt(lambda: quantize(source, folder / name, calibration, name), name)
-    if "litert" in settings.formats:
-        for precision in settings.precisions:
-            attempt(partial(exported, "litert", precision, folder), f"{shape}-litert-{precision}")
+                attempt(partial(quantize, source, folder / f"{name}-int8", calibration, f"{name}-int8"), f"{name}-int8")
     return made
 
 

@@ -32,9 +32,10 @@ from featherweight.artifact import Step
 from featherweight.data import Dataset, PixelCache, labels, load_pixels
 from featherweight.errors import SettingError
 from featherweight.models.copying import copy_weights, every_layer
+from featherweight.models.functional import picture_size
 from featherweight.models.zoo import FEATURES, LOGITS
 from featherweight.progress import LINE_EVERY_SECONDS, logger, quiet, track
-from featherweight.training_state import State, StateFile, digest
+from featherweight.training_state import State, StateFile, model_digest
 
 if TYPE_CHECKING:
     import keras
@@ -171,8 +172,7 @@ def read_parts(
     """(pixels (n, h, w, 3), labels (n,)) of train and of val, at the model's size."""
     train_items, val_items = dataset.part("train"), dataset.part("val")
     if cache is None:
-        height, width = model.input_shape[1:3]
-        cache = load_pixels((*train_items, *val_items), height, width)
+        cache = load_pixels((*train_items, *val_items), *picture_size(model))
     return (cache.take(train_items), labels(train_items)), (cache.take(val_items), labels(val_items))
 
 
@@ -357,9 +357,14 @@ def optimizer(settings: TrainSettings, model: "keras.Model", steps: int) -> Any:
     else:
         made = keras.optimizers.Adam(schedule, weight_decay=decay)
     weights = model.trainable_variables
-    made.exclude_from_weight_decay(var_list=[weight for weight in weights if len(weight.shape) < 2])
+    made.exclude_from_weight_decay(var_list=[weight for weight in weights if not _is_kernel(weight)])
     made.build(weights)
     return made
+
+
+def _is_kernel(weight: Any) -> bool:
+    """Whether it mixes its inputs: a bias or a factor of each channel does not, nor do PReLU's slopes."""
+    return len(weight.shape) > 1 and weight.name != "alpha"
 
 
 @contextmanager
@@ -368,7 +373,7 @@ def zeros_kept(model: "keras.Model", keep: bool) -> Iterator[int]:
 
     By Keras' constraints, which its optimizers apply behind each step, inside of the graph.
     """
-    kernels = [weight for weight in model.trainable_variables if keep and len(weight.shape) > 1]
+    kernels = [weight for weight in model.trainable_variables if keep and _is_kernel(weight)]
     masks = [(weight, np.asarray(weight) != 0, weight.constraint) for weight in kernels]
     for weight, mask, constraint in masks:
         weight.constraint = _masked(mask, constraint)
@@ -501,7 +506,7 @@ def state_file(path: Path | None, how: dict[str, Any], dataset: Dataset, *models
         return None
     import keras
 
-    weights = [digest(model.get_weights()) for model in models]
+    weights = [model_digest(model) for model in models]
     return StateFile(path, {**how, "data": dataset.fingerprint, "weights": weights, "keras": keras.__version__})
 
 

@@ -14,13 +14,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import GOLDEN_ERRORS, write_file
 from featherweight.errors import OutputError, SettingError
+
+if TYPE_CHECKING:
+    import keras
 
 # 1: first.
 SCHEMA = 1
@@ -108,6 +111,25 @@ def digest(arrays: Sequence[NDArray[Any]]) -> str:
         found.update(f"{array.shape} {array.dtype} ".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
+
+
+def model_digest(model: "keras.Model") -> str:
+    """Of all weights, and of what they do not tell apart: sizes of maps, kinds of layers, activations."""
+    layers = [
+        (
+            type(layer).__name__,
+            [str(getattr(tensor, "shape", "")) for tensor in _several(getattr(layer, "output", None))],
+            str(getattr(getattr(layer, "activation", None), "__name__", "")),
+            str(getattr(layer, "max_value", "")),
+        )
+        for layer in model.layers
+    ]
+    whole = [digest(model.get_weights()), model.input_shape, layers]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
+
+
+def _several(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
 
 def _numbered(archive: Mapping[str, NDArray[Any]], name: str, count: int) -> Arrays:

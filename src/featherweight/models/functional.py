@@ -98,6 +98,18 @@ def copy_operation(operation: Any, changes: Mapping[str, Any] | None = None) -> 
         ) from error
 
 
+def picture_size(model: Any) -> tuple[int, int]:
+    """(height, width) of the one picture that a model takes.
+
+    Raises:
+        SettingError: it takes something else, or a size is open.
+    """
+    shapes = [tuple(tensor.shape) for tensor in model.inputs or []]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:3]:
+        raise SettingError(f"{model.name} takes {shapes}; wanted one picture (n, height, width, 3) of a fixed size")
+    return int(shapes[0][1]), int(shapes[0][2])
+
+
 def flat(model: "keras.Model") -> "keras.Model":
     """A functional copy with equal outputs in which every layer stands by itself: nested models and `Block`s are laid
     open. Inner layers keep their names where these are free; else the outer name stands before.

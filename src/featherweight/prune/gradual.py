@@ -4,7 +4,7 @@ Imports artifact, errors, models, resume, choice, criteria, plan and slicing.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from featherweight.prune.criteria import Pictures
 from featherweight.prune.plan import PruneSettings, Target
 from featherweight.prune.slicing import apply
 from featherweight.resume import Resumable
-from featherweight.training_state import digest
+from featherweight.training_state import digest, model_digest
 
 if TYPE_CHECKING:
     import keras
@@ -36,9 +36,11 @@ def gradually(
     pictures: Pictures | None = None,
     timed: Timed | None = None,
 ) -> tuple["keras.Model", Step]:
-    """Prune and train by turns until the target is reached; each step takes the same share of what is left.
+    """Prune and train by turns until the target is reached: after step k of n, share^(k/n) of the model is left, as far
+    as whole multiples of channels allow; what rounding left too much the next step takes.
 
-    An interrupted run goes on at the last step that was finished (`resume`).
+    An interrupted run goes on at the last step that was finished (`resume`). A folder is for one run: what `tuned` does
+    is not known to it.
 
     Args:
         model: trained; unchanged.
@@ -56,19 +58,28 @@ def gradually(
     if steps < 1:
         raise SettingError(f"{steps} steps; wanted 1 or more")
     settings = settings or PruneSettings()
-    each = Target(target.quantity, target.share ** (1 / steps))
-    kept = Resumable(
-        folder, {"weights": digest(model.get_weights()), "target": asdict(target), "settings": asdict(settings)}
-    )
+    origin = {
+        "model": model_digest(model),
+        "target": asdict(target),
+        "settings": asdict(settings),
+        "steps": steps,
+        "pictures": None if pictures is None else digest([pictures.pixels, pictures.truth]),
+    }
+    kept = Resumable(folder, origin)
     done: list[Step] = []
+    left = 1.0  # of the quantity
 
-    def pruned(before: "keras.Model") -> tuple["keras.Model", Step]:
-        return apply(before, plan(before, each, settings, pictures=pictures, timed=timed))
+    def pruned(before: "keras.Model", wanted: float) -> tuple["keras.Model", Step]:
+        found = plan(before, Target(target.quantity, min(1.0, wanted / left)), settings, pictures=pictures, timed=timed)
+        smaller, step = apply(before, found)
+        return smaller, replace(step, settings=step.settings | {"left": left * found.left})
 
     for number in range(1, steps + 1):
-        for name, work in ((f"prune{number}", pruned), (f"train{number}", tuned)):
-            model, step = kept.run(name, {}, partial(work, model))
-            done.append(step)
+        model, step = kept.run(f"prune{number}", {}, partial(pruned, model, target.share ** (number / steps)))
+        left = step.settings["left"]
+        done.append(step)
+        model, step = kept.run(f"train{number}", {}, partial(tuned, model))
+        done.append(step)
     history = [{"step": step.name, **step.settings} for step in done]
     skipped = dict(pair for step in done for pair in step.skipped)
     return model, Step(

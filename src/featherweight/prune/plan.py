@@ -68,6 +68,8 @@ class PruneSettings:
             raise SettingError(f"multiples of {self.multiple_of} channels; wanted 1 or more")
         if not 0 <= self.least <= 1:
             raise SettingError(f"at least a share of {self.least:g} of each group; wanted 0 to 1")
+        if self.seed < 0:
+            raise SettingError(f"seed {self.seed}; wanted 0 or more")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ class Plan:
     macs: tuple[int, int] | None
     parameters: tuple[int, int]
     least_us: tuple[float, float] | None = None
+
+    @property
+    def left(self) -> float:
+        """The share of the target's quantity that stays; of a latency, which was measured, the share asked for."""
+        channels = sum(group.before for group in self.groups), sum(group.after for group in self.groups)
+        known = {"macs": self.macs, "parameters": self.parameters, "channels": channels}
+        pair = known.get(self.target.quantity)
+        return self.target.share if pair is None else pair[1] / pair[0]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.analyze.costs import count
-from featherweight.artifact import FILES, Artifact, Step, write_artifact
+from featherweight.artifact import FILES, Artifact, Step, check_new, write_artifact
 from featherweight.errors import ExportError
 from featherweight.export import About, litert_bytes, onnx_bytes
 from featherweight.qat.grid import LEVELS, Grid
@@ -56,6 +56,7 @@ def export_qat(
     """
     if file_format not in FILES:
         raise ExportError(f"unknown format {file_format!r}; known: {', '.join(FILES)}")
+    check_new(Path(folder))  # before the long work
     model = settled(model)
     parameters, macs = count(finish(model)[0])
     height, width = calibration.shape[1:3]

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featherweight.artifact import Step
-from featherweight.data import Dataset, PixelCache, labels, load_pixels
+from featherweight.data import Dataset, PixelCache
 from featherweight.errors import SettingError
 from featherweight.progress import logger
 from featherweight.qat.steps import RangeSettings, fake_quantize, set_rate, settled
-from featherweight.train import TrainSettings, batches, set_seed
+from featherweight.train import TrainSettings, batches, read_parts, set_seed
 
 if TYPE_CHECKING:
     import keras
 
 # The model knows its task, and without batch norm large steps make it forget.
 GENTLE = TrainSettings(epochs=6, patience=6, learning_rate=1e-4)
+# Adam and the plain cross-entropy it always is, on the whole model with folded batch norms.
+NOT_USED = (
+    "optimizer", "weight_decay", "label_smoothing", "keep_zeros", "head_epochs", "head_learning_rate",
+    "freeze_batch_norm",
+)  # fmt: skip
 
 
 def train_aware(
@@ -35,32 +40,30 @@ def train_aware(
     Args:
         model: as `fake_quantize` takes it, with probabilities for outputs; unchanged.
         dataset: with the parts train and val.
-        settings: how; few epochs and a small learning rate.
+        settings: how; few epochs and a small learning rate. Those of `NOT_USED` have no effect.
         ranges: of the activations.
         cache: the pixels of train and val at the model's size, where they were decoded already.
 
     Returns:
         The fake-quantized model with the weights of its best epoch on val, for `export_qat` or `finish`, and what was
         done. A model that cannot be fake-quantized comes back as it was, with the reason among the skipped.
+
+    Raises:
+        SettingError: it does not take one picture of a fixed size.
     """
     ranges = ranges or RangeSettings()
     set_seed(settings.seed)
-    height, width = model.input_shape[1:3]
-    train_items, val_items = dataset.part("train"), dataset.part("val")
-    if cache is None:
-        cache = load_pixels((*train_items, *val_items), height, width)
-    x, x_val = cache.take(train_items), cache.take(val_items)
+    (x, truth), (x_val, truth_val) = read_parts(model, dataset, cache)
     evenly = np.unique(np.linspace(0, len(x) - 1, ranges.calibration_images).astype(int))
     try:
         copy, step = fake_quantize(model, x[evenly], ranges)
     except SettingError as error:
         return model, Step("train_aware", {"kernels": 0, "activations": 0}, ((model.name, str(error)),))
-    stream = batches(x, labels(train_items), settings)
-    val_stream = batches(x_val, labels(val_items), settings, shuffle=False)
+    stream = batches(x, truth, settings)
+    val_stream = batches(x_val, truth_val, settings, shuffle=False)
+    used = {name: value for name, value in asdict(settings).items() if name not in NOT_USED}
     done = _fit(copy, stream, val_stream, settings, ranges)
-    return settled(copy), Step(
-        "train_aware", {**asdict(settings), **asdict(ranges), **step.settings, **done}, step.skipped
-    )
+    return settled(copy), Step("train_aware", {**used, **asdict(ranges), **step.settings, **done}, step.skipped)
 
 
 def _fit(

@@ -19,19 +19,22 @@ from featherweight.quantize.agreement import (
     export_golden,
     output_error,
 )
-from featherweight.quantize.make import quantize
+from featherweight.quantize.make import quantize, quantized_name
 from featherweight.quantize.sensitivity import LayerCost, Sensitivity, sensitivity
 from featherweight.quantize.settings import (
+    CALIBRATION_IMAGES,
     CALIBRATIONS,
     PRECISIONS,
     QuantizeSettings,
     calibration_pictures,
     choose_calibration,
+    chosen_items,
 )
 from featherweight.quantize.within import accuracy_on, quantize_within
 
 __all__ = [
     "CALIBRATIONS",
+    "CALIBRATION_IMAGES",
     "GOLDEN_IMAGES",
     "INT8_TOLERANCE",
     "PRECISIONS",
@@ -42,9 +45,11 @@ __all__ = [
     "calibration_pictures",
     "check_agreement",
     "choose_calibration",
+    "chosen_items",
     "export_golden",
     "output_error",
     "quantize",
     "quantize_within",
+    "quantized_name",
     "sensitivity",
 ]

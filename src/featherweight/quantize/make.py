@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.artifact import Artifact, Step, write_artifact
+from featherweight.artifact import Artifact, Step, check_new, write_artifact
 from featherweight.errors import ExportError
 from featherweight.quantize.agreement import CHECK_IMAGES, answers, check_agreement, export_golden, output_error
 from featherweight.quantize.layers import Layer, Made, members_of
@@ -108,18 +108,17 @@ def quantize(
         SettingError: a layer to skip that the file has not.
         OutputError: the folder exists or cannot be written.
     """
+    check_new(Path(folder))  # before the long work
     source = read_source(artifact, calibration, settings or QuantizeSettings())
-    named = name or quantized_name(artifact, source.settings)
+    named = name or quantized_name(artifact.name, source.settings)
     made = draft(source, named, source.settings.skip)
     check_agreement(named, source.wanted, made.found, source.settings.precision)
     return write(source, made, folder, named)
 
 
-def quantized_name(artifact: Artifact, settings: QuantizeSettings) -> str:
-    """The artifact's name with the new precision in place of float32, or behind it."""
-    if "float32" in artifact.name:
-        return artifact.name.replace("float32", settings.precision)
-    return f"{artifact.name}-{settings.precision}"
+def quantized_name(name: str, settings: QuantizeSettings) -> str:
+    """A name with the new precision in place of float32, or behind it."""
+    return name.replace("float32", settings.precision) if "float32" in name else f"{name}-{settings.precision}"
 
 
 def read_source(artifact: Artifact, calibration: NDArray[np.uint8], settings: QuantizeSettings) -> Source:
@@ -182,12 +181,11 @@ def _told(settings: QuantizeSettings, pictures: int) -> dict[str, Any]:
     }[settings.precision]
     told: dict[str, Any] = {"precision": settings.precision, "weights": weights, "activations": activations}
     told["calibration_images"] = pictures
-    if settings.images is not None:
-        told["seed"] = settings.seed
+    told["seed"] = settings.seed  # of their choice, here or by `calibration_pictures`
     if settings.precision == "int8":
         told["calibration"] = settings.calibration
-    if settings.calibration == "percentile":
-        told["percentile"] = settings.percentile
+        if settings.calibration == "percentile":
+            told["percentile"] = settings.percentile
     return told
 
 

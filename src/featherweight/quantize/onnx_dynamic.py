@@ -77,6 +77,8 @@ def _why_float(node: Any, constants: dict[str, NDArray[Any]]) -> str:
         return "its second factor is no constant"
     if constants[node.input[1]].ndim < 2 or (node.op_type != "Conv" and constants[node.input[1]].ndim != 2):
         return "its weights are no matrix"
+    if any(name and name not in constants for name in node.input[2:]):
+        return "its bias is no constant"
     settings = _attributes(node)
     plain = all(settings.get(name, 1.0) == 1.0 for name in ("alpha", "beta")) and not settings.get("transA", 0)
     return "" if plain else "a Gemm that scales or transposes its input"
@@ -89,7 +91,7 @@ def _integer(
     import onnx
     from onnx.helper import make_node
 
-    source, weight, *bias = node.input
+    source, weight, *bias = filter(None, node.input)
     output, convolution = node.output[0], node.op_type == "Conv"
     settings = _attributes(node)
     weights = constants[weight].T if settings.get("transB", 0) else constants[weight]

@@ -98,7 +98,7 @@ def costs(source: Source, score: Score | None = None, images: int = IMAGES) -> S
     if images < 1:
         raise SettingError(f"sensitivity on {images} pictures; wanted at least 1")
     wanted, pictures = source.wanted[:images], source.checked[:images]
-    name = quantized_name(source.artifact, source.settings)
+    name = quantized_name(source.artifact.name, source.settings)
     rows = []
     for layer in track(source.file.layers, "one layer in int8", len(source.file.layers)):
         data = source.file.int8(source.ranges, source.settings.per_channel, (), layer).data

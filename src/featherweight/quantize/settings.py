@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
-from featherweight.data import Dataset, display, labels, load_pixels
+from featherweight.data import Dataset, Item, display, labels, load_pixels
 from featherweight.errors import ExportError, SettingError
 
 PRECISIONS = ("int8", "int8-dynamic", "float16")
@@ -52,6 +52,8 @@ class QuantizeSettings:
                 raise SettingError(f"unknown {what} {given!r}; known: {', '.join(known)}")
         if not 50 < self.percentile <= 100:
             raise SettingError(f"percentile {self.percentile:g}; wanted over 50 and at most 100")
+        if self.seed < 0:
+            raise SettingError(f"seed {self.seed}; wanted 0 or more")
         if self.images is not None and self.images < 1:
             raise SettingError(f"{self.images} calibration images; wanted at least 1")
         if self.bias_correction and self.precision != "int8":
@@ -103,10 +105,19 @@ def calibration_pictures(
             f"{display(dataset.root)} has other classes than {artifact.name}, as {dataset.classes[0]!r}; calibrate on "
             "pictures of what it was trained for"
         )
+    items = chosen_items(dataset, settings.images or CALIBRATION_IMAGES, settings.seed, part)
+    return load_pixels(items, artifact.height, artifact.width).take(items)
+
+
+def chosen_items(dataset: Dataset, count: int, seed: int, part: str = "train") -> list[Item]:
+    """So many items of a part, a seeded choice balanced over the classes.
+
+    Raises:
+        DataError: the dataset has no such part.
+        SettingError: a count below 1.
+    """
     items = dataset.part(part)
-    rows = choose_calibration(settings.images or CALIBRATION_IMAGES, labels(items), settings.seed)
-    chosen = [items[row] for row in rows]
-    return load_pixels(chosen, artifact.height, artifact.width).take(chosen)
+    return [items[row] for row in choose_calibration(count, labels(items), seed)]
 
 
 def check_pictures(artifact: Artifact, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> NDArray[np.uint8]:

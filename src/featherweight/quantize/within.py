@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.artifact import Artifact
+from featherweight.artifact import Artifact, check_new
 from featherweight.errors import ExportError, SettingError
 from featherweight.progress import logger
 from featherweight.quantize.agreement import INT8_TOLERANCE, answers, output_error
@@ -26,6 +26,7 @@ class _Trial:
     count: int
     made: Draft
     score: float
+    error: float  # of the outputs
     fits: bool
 
 
@@ -66,8 +67,9 @@ def quantize_within(
         raise SettingError(f"max_loss {max_loss:g}; wanted a share from 0 to below 1, as 0.005 for half a point")
     if settings.precision != "int8":
         raise SettingError(f"precision {settings.precision} within a loss; layers go back to float from int8 only")
+    check_new(Path(folder))  # before the long work
     source = read_source(artifact, calibration, settings)
-    named = name or quantized_name(artifact, settings)
+    named = name or quantized_name(artifact.name, settings)
     judged = score or _agreement(source)
     base = judged(artifact)
     best = _fewest_float(source, named, judged, base, max_loss)
@@ -76,7 +78,7 @@ def quantize_within(
         "score_float32": base,
         "score": best.score,
         "max_loss": max_loss,
-        "layers_float": best.count,
+        "layers_float": best.count + len(set(settings.skip)),
         "layers": len(source.file.layers),
     }
     step = replace(best.made.step, settings=best.made.step.settings | told)
@@ -113,9 +115,9 @@ def _fewest_float(source: Source, name: str, score: Score, base: float, max_loss
         reasons = asked | dict(list(order.items())[:count])
         made = draft(source, name, list(reasons), reasons)
         found = score_of(source, made, name, score)
-        near = output_error(source.wanted, made.found) <= INT8_TOLERANCE
+        error = output_error(source.wanted, made.found)
         logger.info("%s: %d layers in float score %.4f, float32 %.4f", name, len(reasons), found, base)
-        return _Trial(count, made, found, near and base - found <= max_loss + 1e-9)
+        return _Trial(count, made, found, error, error <= INT8_TOLERANCE and base - found <= max_loss + 1e-9)
 
     first = trial = attempt(0)
     if first.fits:
@@ -127,8 +129,9 @@ def _fewest_float(source: Source, name: str, score: Score, base: float, max_loss
         if failed >= most:
             raise ExportError(
                 f"{name}: {_points(base - first.score)} points are lost in int8, and {_points(base - trial.score)} "
-                f"with {failed} of {len(source.file.layers)} layers in float; wanted at most {_points(max_loss)}. Use "
-                "its float32 file"
+                f"with {failed + len(asked)} of {len(source.file.layers)} layers in float, whose outputs are "
+                f"{trial.error:.2f} away; wanted at most {_points(max_loss)} points and {INT8_TOLERANCE}. Use its "
+                "float32 file"
             )
         trial = attempt(min(max(1, 2 * failed), most))
     while trial.count - failed > 1:
