@@ -26,7 +26,7 @@ from featherweight.analyze.onnx_reader import read_onnx
 from featherweight.analyze.operators import RULES, Memory, cost
 from featherweight.analyze.views import View, show_bytes, text
 from featherweight.errors import SettingError
-from featherweight.export import _onnx
+from featherweight.export import onnx_bytes
 from featherweight.models.nets import NETS, net_named
 from featherweight.models.zoo import Shape, build, reference
 
@@ -598,7 +598,7 @@ def test_the_keras_reader_and_the_onnx_reader_agree(name: str, tmp_path: Path) -
     model = build(Shape(name, net_named(name).widths[0], 64), 4)
     random_weights(model)
     path = tmp_path / "model.onnx"
-    path.write_bytes(_onnx(model))
+    path.write_bytes(onnx_bytes(model))
     ours, theirs = read_keras(model), read_onnx(path)
     assert {operator.kind for graph in (ours, theirs) for operator in graph.operators}.isdisjoint({UNKNOWN})
     assert folded_totals(ours) == folded_totals(theirs)  # parameters, MACs and FLOPs

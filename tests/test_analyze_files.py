@@ -26,7 +26,7 @@ from featherweight.analyze.onnx_wire import TooMuch, WireError, count_nodes
 from featherweight.artifact import Step, write_artifact
 from featherweight.device import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
 from featherweight.errors import ArtifactError, FeatherweightError, SettingError
-from featherweight.export import About, _litert, _onnx, export
+from featherweight.export import About, export, litert_bytes, onnx_bytes
 from tests.make import make_artifact
 
 HEADER = '<ir_version: 8, opset_import: ["" : 15]>\n'
@@ -539,8 +539,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pictures = rng.integers(0, 256, (8, 24, 20, 3), np.uint8)
     found = {"keras": place / "m.keras", "onnx": place / "m.onnx", "litert": place / "m.tflite"}
     model.save(found["keras"])
-    found["onnx"].write_bytes(_onnx(model))
-    found["litert"].write_bytes(_litert(model))
+    found["onnx"].write_bytes(onnx_bytes(model))
+    found["litert"].write_bytes(litert_bytes(model))
     about = About("net", tuple("abcde"), ())
     found["int8"] = export(model, place / "int8", "litert", about, pictures, "int8").model_path
     return found

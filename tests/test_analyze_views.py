@@ -23,7 +23,7 @@ from featherweight.analyze.views import View, show_bytes, show_count, text, to_c
 from featherweight.cli import main
 from featherweight.device import available_cores, this_device
 from featherweight.errors import MeasureError, SettingError
-from featherweight.export import _litert, _onnx
+from featherweight.export import litert_bytes, onnx_bytes
 from featherweight.record import append_record
 from featherweight.runtimes.ort import _filled
 from tests.make import make_record
@@ -49,8 +49,8 @@ def exported(model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Pa
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.5, 1.5, w.shape).astype(np.float32) for w in model.get_weights()])
     path = tmp_path_factory.mktemp("exported") / "small.onnx"
-    path.write_bytes(_onnx(model))
-    path.with_suffix(".tflite").write_bytes(_litert(model))
+    path.write_bytes(onnx_bytes(model))
+    path.with_suffix(".tflite").write_bytes(litert_bytes(model))
     return path
 
 
