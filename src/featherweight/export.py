@@ -82,25 +82,46 @@ def export(
     data = onnx_bytes(model) if file_format == "onnx" else litert_bytes(model)
     parameters, macs = count(model)
     step = Step("export", {"format": file_format, "precision": precision})
-    artifact = Artifact(
+    artifact = described(folder, file_format, precision, about, (height, width), (parameters, macs))
+    artifact = replace(artifact, size_bytes=len(data), steps=(*about.steps, step))
+    wanted = model.predict_on_batch(calibration[:64].astype(np.float32))
+    return _checked(artifact, data, calibration, wanted)
+
+
+def described(
+    folder: str | Path,
+    file_format: str,
+    precision: str,
+    about: About,
+    size: tuple[int, int],
+    counts: tuple[int | None, int | None],
+) -> Artifact:
+    """What the manifest will say of a file before it is written: `write_artifact` fills in the rest.
+
+    Args:
+        folder: where.
+        file_format: onnx or litert.
+        precision: of the file.
+        about: name and classes.
+        size: (height, width) of its pictures.
+        counts: (parameters, MACs).
+    """
+    return Artifact(
         path=Path(folder),
         file=FILES[file_format],
         name=about.name,
         format=file_format,
         precision=precision,
         sha256="",
-        size_bytes=len(data),
+        size_bytes=0,
         task=about.task,
         classes=about.classes,
-        height=height,
-        width=width,
+        height=size[0],
+        width=size[1],
         resize="stretch",
-        parameters=parameters,
-        macs=macs,
-        steps=(*about.steps, step),
+        parameters=counts[0],
+        macs=counts[1],
     )
-    wanted = model.predict_on_batch(calibration[:64].astype(np.float32))
-    return _checked(artifact, data, calibration, wanted)
 
 
 def _checked(artifact: Artifact, data: bytes, calibration: NDArray[np.uint8], wanted: NDArray[np.float32]) -> Artifact:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, check_new, write_artifact
 from featherweight.errors import ExportError
-from featherweight.export import About, litert_bytes, onnx_bytes
+from featherweight.export import About, described, litert_bytes, onnx_bytes
 from featherweight.qat.grid import LEVELS, Grid
 from featherweight.qat.onnx_file import with_integer_weights
 from featherweight.qat.steps import finish, grid_of, in_place_of, settled
@@ -58,24 +58,8 @@ def export_qat(
         raise ExportError(f"unknown format {file_format!r}; known: {', '.join(FILES)}")
     check_new(Path(folder))  # before the long work
     model = settled(model)
-    parameters, macs = count(finish(model)[0])
     height, width = calibration.shape[1:3]
-    artifact = Artifact(
-        path=Path(folder),
-        file=FILES[file_format],
-        name=about.name,
-        format=file_format,
-        precision="int8",
-        sha256="",
-        size_bytes=0,
-        task=about.task,
-        classes=about.classes,
-        height=height,
-        width=width,
-        resize="stretch",
-        parameters=parameters,
-        macs=macs,
-    )
+    artifact = described(folder, file_format, "int8", about, (height, width), count(finish(model)[0]))
     marked = _marked(model, integer_only=file_format == "litert")
     data = litert_bytes(marked, True) if file_format == "litert" else with_integer_weights(onnx_bytes(marked))
     pictures = calibration[:CHECK_IMAGES]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.qat.grid import KERNEL_LEVELS
+from featherweight.quantize.onnx_protos import attributes, copied
 
 # The axis of output channels of each operator's weights.
 CHANNELS = {"Conv": 0, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1}
@@ -47,7 +48,7 @@ class _Graph:
     def __init__(self, model: Any):
         import onnx
 
-        self.nodes = [_copy(node) for node in model.graph.node]
+        self.nodes = [copied(node) for node in model.graph.node]
         self.constants: dict[str, NDArray[Any]] = {
             one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer
         }
@@ -96,18 +97,6 @@ class _Graph:
         )
 
 
-def _copy(message: Any) -> Any:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    import onnx
-
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-
-
 # ------------------------------------------------------------------------------------------- what was left apart
 
 
@@ -120,7 +109,7 @@ def _pads_into_convolutions(graph: _Graph) -> None:
         if sides is None or not takers or not all(_can_pad(node) for node in takers):
             continue
         for node in takers:
-            settings = _attributes(node)
+            settings = attributes(node)
             settings.pop("auto_pad", None)
             settings["pads"] = [a + b for a, b in zip(settings.get("pads", [0] * 4), sides, strict=True)]
             inputs = [pad.input[0], *node.input[1:]]
@@ -132,14 +121,14 @@ def _zeros_around(pad: Any, graph: _Graph) -> list[int] | None:
     """How many zeros a Pad puts before each side of the map and behind; `None` if it does anything else."""
     sides = graph.constants.get(pad.input[1]) if len(pad.input) > 1 else None
     value = graph.constants.get(pad.input[2], np.zeros(1)) if len(pad.input) > 2 else np.zeros(1)
-    constant = _attributes(pad).get("mode", b"constant") == b"constant"
+    constant = attributes(pad).get("mode", b"constant") == b"constant"
     if not constant or sides is None or sides.size != 8 or np.any(sides[[0, 1, 4, 5]]) or np.any(value):
         return None
     return [int(side) for side in sides[[2, 3, 6, 7]]]
 
 
 def _can_pad(node: Any) -> bool:
-    return node.op_type == "Conv" and _attributes(node).get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+    return node.op_type == "Conv" and attributes(node).get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
 
 
 def _biases_into_products(graph: _Graph) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.quantize.onnx_protos import attributes
+
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 ZERO = 128  # the code of 0 of every weight: kernels of integers want unsigned ones, and one zero point
 
@@ -79,7 +81,7 @@ def _why_float(node: Any, constants: dict[str, NDArray[Any]]) -> str:
         return "its weights are no matrix"
     if any(name and name not in constants for name in node.input[2:]):
         return "its bias is no constant"
-    settings = _attributes(node)
+    settings = attributes(node)
     plain = all(settings.get(name, 1.0) == 1.0 for name in ("alpha", "beta")) and not settings.get("transA", 0)
     return "" if plain else "a Gemm that scales or transposes its input"
 
@@ -93,7 +95,7 @@ def _integer(
 
     source, weight, *bias = filter(None, node.input)
     output, convolution = node.output[0], node.op_type == "Conv"
-    settings = _attributes(node)
+    settings = attributes(node)
     weights = constants[weight].T if settings.get("transB", 0) else constants[weight]
     axes = tuple(range(1, weights.ndim)) if convolution else (0,)
     values, scales = quantized_weights(weights, axes if per_channel else tuple(range(weights.ndim)))
@@ -123,12 +125,6 @@ def _integer(
         arrays[f"{output}_bias"] = constants[bias[0]].reshape(shape)
         nodes.append(make_node("Add", [scaled, f"{output}_bias"], [output], f"{node.name}_bias"))
     return nodes, [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    import onnx
-
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
 
 
 def _drop_unused(graph: Any) -> None:

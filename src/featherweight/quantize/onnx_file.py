@@ -25,6 +25,7 @@ from featherweight.errors import ExportError
 from featherweight.quantize.bias import channel_means, mean_change
 from featherweight.quantize.layers import Layer, Made, Operator, layers_of
 from featherweight.quantize.onnx_dynamic import store_float16, with_integer_products
+from featherweight.quantize.onnx_protos import copied
 from featherweight.quantize.ranges import FULL_PICTURE, Range
 
 FLOAT_OPERATORS = ("Softmax",)
@@ -68,7 +69,7 @@ class OnnxFile:
     def tensors(self, pictures: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.float32]]]:
         """Every float activation by name, for each picture (h, w, 3) in turn."""
         library = _library()
-        watched = _copy(self.model)
+        watched = copied(self.model)
         known = {value.name for value in (*watched.graph.output, *watched.graph.input)}
         watched.graph.output.extend(v for v in watched.graph.value_info if v.name not in known and _is_float(v))
         options = library.SessionOptions()
@@ -106,7 +107,7 @@ class OnnxFile:
         left = [(kind, "its output is the answer") for kind in FLOAT_OPERATORS if kind in kinds]
         with _failing_in_one_line(self.name):
             quantizer = QDQQuantizer(
-                _copy(self.model),
+                copied(self.model),
                 per_channel,
                 False,
                 QuantType.QInt8,
@@ -123,13 +124,13 @@ class OnnxFile:
 
     def dynamic(self, per_channel: bool, skip: Collection[str]) -> Made:
         """The file with 8-bit weights whose activations are quantized while it runs."""
-        model = _copy(self.model)
+        model = copied(self.model)
         left = with_integer_products(model, per_channel, skip)
         return Made(bytes(model.SerializeToString()), left)
 
     def float16(self, skip: Collection[str]) -> Made:
         """The file with its weights stored in 16 bits."""
-        model = _copy(self.model)
+        model = copied(self.model)
         store_float16(model, skip)
         return Made(bytes(model.SerializeToString()))
 
@@ -143,7 +144,7 @@ class OnnxFile:
         import onnx
 
         weights = _dequantized_weights(onnx.load_from_string(data).graph)
-        model = _copy(self.model)
+        model = copied(self.model)
         constants = {one.name: one for one in model.graph.initializer}
         users = Counter(name for node in model.graph.node for name in node.input)
         chosen = [
@@ -217,12 +218,6 @@ def _dequantized_weights(graph: Any) -> dict[str, NDArray[np.float32]]:
         shape = [-1 if place == axis else 1 for place in range(codes.ndim)] if scale.ndim else [1] * codes.ndim
         found[node.input[0].removesuffix("_quantized")] = codes.astype(np.float32) * scale.reshape(shape)
     return found
-
-
-def _copy(model: Any) -> Any:
-    copy = type(model)()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _is_float(value: Any) -> bool:
