@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, read_artifact
 from featherweight.data import load_pixels
 from featherweight.errors import DataError, ExportError, OutputError, SettingError
+from featherweight.export import About, export
 from featherweight.quantize import (
     LayerCost,
     QuantizeSettings,
@@ -35,7 +36,7 @@ from featherweight.quantize import (
     within,
 )
 from featherweight.quantize.agreement import FLOAT16_TOLERANCE, INT8_TOLERANCE, answers
-from featherweight.quantize.layers import Layer, Operator, layers_of, members_of
+from featherweight.quantize.layers import Layer, Operator, layers_of, members_of, whole_names
 from featherweight.quantize.litert_file import LiteRTFile, open_litert
 from featherweight.quantize.make import draft, read_source
 from featherweight.quantize.onnx_dynamic import quantized_weights
@@ -678,6 +679,35 @@ def test_an_unknown_layer_is_refused(trained: Trained, pictures: NDArray[np.uint
     with pytest.raises(SettingError, match=r"no layer 'conv99' to skip; the file has \d+, as "):
         quantize(float_file(trained, "onnx"), tmp_path / "x", pictures, None, QuantizeSettings(skip=("conv99",)))
     assert members_of((Layer("a", "Conv", ("a", "b")),), ["a"]) == {"a", "b"}
+
+
+def test_a_layer_may_be_called_as_the_table_shows_it() -> None:
+    layers = [Layer(name, "CONV_2D", ()) for name in ("net/a;net/a_norm", "net/b;1", "net/b;2", "x" * 60)]
+    assert whole_names(layers, ["net/a", "x" * 48, "net/b;2"]) == ("net/a;net/a_norm", "x" * 60, "net/b;2")
+    with pytest.raises(SettingError, match="no layer 'net/b' to skip; the file has 4, as net/a, net/b, "):
+        whole_names(layers, ["net/b"])  # two are called so
+
+
+@pytest.mark.parametrize(
+    ("file_format", "precision"),
+    [("onnx", "float16"), ("litert", "float16"), ("litert", "int8-dynamic")],  # int8-dynamic of ONNX makes a copy
+)
+def test_weights_of_a_layer_that_stays_float_are_not_rounded_for_another(
+    pictures: NDArray[np.uint8], file_format: str, precision: str, tmp_path: Path
+) -> None:
+    """One kernel, two convolutions: where one of them is skipped, the kernel is as it was."""
+    import keras
+
+    image = keras.Input((*pictures.shape[1:3], 3))
+    shared = keras.layers.Conv2D(3, 1, name="shared")
+    x = keras.layers.GlobalAveragePooling2D()(shared(keras.layers.ReLU()(shared(image))))
+    net = keras.Model(image, keras.layers.Softmax()(x))
+    about = About("twice-float32", ("a", "b", "c"), ())
+    source = export(net, tmp_path / "float", file_format, about, pictures)
+    file = {"onnx": open_onnx, "litert": open_litert}[file_format](source)
+    first = next(layer.name for layer in file.layers if layer.operator in ("Conv", "CONV_2D"))
+    made = quantize(source, tmp_path / "less", pictures, None, QuantizeSettings(precision, skip=(first,)))
+    np.testing.assert_array_equal(answers(made, pictures[:4]), answers(source, pictures[:4]))
 
 
 def test_an_existing_folder_is_left_alone(trained: Trained, pictures: NDArray[np.uint8], tmp_path: Path) -> None:

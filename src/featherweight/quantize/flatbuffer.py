@@ -67,17 +67,21 @@ def float_operators(model: Any) -> list[tuple[str, str]]:
 
 
 def weighted(model: Any, skip: Collection[str]) -> list[tuple[str, str, int]]:
-    """(name, kind, tensor) of the operators with float weights, and these weights, each tensor once."""
+    """(name, kind, tensor) of the operators with float weights, and these weights, each tensor once; without those that
+    are also the weights of an operator in `skip`.
+    """
     graph = model.subgraphs[0]
     found: dict[int, tuple[str, str, int]] = {}
+    kept: set[int] = set()
     for operator in graph.operators:
         kind, name = kind_of(model, operator), text(graph.tensors[int(operator.outputs[0])])
-        if kind in WEIGHTS and name not in skip:
+        if kind in WEIGHTS:
             place = int(operator.inputs[1])
             weights = graph.tensors[place]
             if weights.type == schema().TensorType.FLOAT32 and is_constant(model, weights):
                 found.setdefault(place, (name, kind, place))
-    return list(found.values())
+                kept |= {place} if name in skip else set()
+    return [one for place, one in found.items() if place not in kept]
 
 
 def int8_weights(model: Any) -> dict[str, NDArray[np.float32]]:

@@ -1,5 +1,6 @@
 """What quantization takes or leaves of a model file, and what it makes. Imports errors only."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -56,15 +57,27 @@ def layers_of(
     return tuple(Layer(name, found[0].kind, tuple(one.name for one in found)) for name, found in members.items())
 
 
-def members_of(layers: Sequence[Layer], names: Iterable[str]) -> frozenset[str]:
-    """The operators of the layers of these names.
+def short(name: str) -> str:
+    """A name for a table. One of LiteRT's lists all operators that were fused into one; the first says enough."""
+    return name.split(";", maxsplit=1)[0][-48:]
+
+
+def whole_names(layers: Sequence[Layer], names: Iterable[str]) -> tuple[str, ...]:
+    """The names of layers that were given whole, or as `short` has them where only one layer is called so.
 
     Raises:
         SettingError: no such layer.
     """
-    known = {layer.name: layer for layer in layers}
+    shown = Counter(short(layer.name) for layer in layers)
+    known = {short(layer.name): layer.name for layer in layers if shown[short(layer.name)] == 1}
+    known |= {layer.name: layer.name for layer in layers}
     for name in names:
         if name not in known:
-            few = ", ".join(list(known)[:4])
-            raise SettingError(f"no layer {name!r} to skip; the file has {len(known)}, as {few}")
-    return frozenset(member for name in names for member in known[name].members)
+            few = ", ".join(short(layer.name) for layer in layers[:4])
+            raise SettingError(f"no layer {name!r} to skip; the file has {len(layers)}, as {few}")
+    return tuple(known[name] for name in names)
+
+
+def members_of(layers: Sequence[Layer], names: Collection[str]) -> frozenset[str]:
+    """The operators of the layers of these names."""
+    return frozenset(member for layer in layers if layer.name in names for member in layer.members)

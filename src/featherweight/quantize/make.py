@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, Step, check_new, write_artifact
 from featherweight.errors import ExportError
 from featherweight.quantize.agreement import CHECK_IMAGES, answers, check_agreement, export_golden, output_error
-from featherweight.quantize.layers import Layer, Made, members_of
+from featherweight.quantize.layers import Layer, Made, members_of, whole_names
 from featherweight.quantize.litert_file import open_litert
 from featherweight.quantize.onnx_file import open_onnx
 from featherweight.quantize.ranges import Range, observe
@@ -126,6 +126,7 @@ def read_source(artifact: Artifact, calibration: NDArray[np.uint8], settings: Qu
 
     Raises:
         ExportError: as `quantize`.
+        SettingError: a layer to skip that the file has not.
     """
     formats: dict[str, Callable[[Artifact], FloatFile]] = {"onnx": open_onnx, "litert": open_litert}
     if artifact.precision != "float32" or artifact.foreign:
@@ -135,8 +136,9 @@ def read_source(artifact: Artifact, calibration: NDArray[np.uint8], settings: Qu
             "pictures go in"
         )
     pictures = check_pictures(artifact, calibration, settings)
-    wanted = answers(artifact, pictures[:CHECK_IMAGES])
     file = formats[artifact.format](artifact)
+    settings = replace(settings, skip=whole_names(file.layers, settings.skip))
+    wanted = answers(artifact, pictures[:CHECK_IMAGES])
     ranges: dict[str, Range] = {}
     if settings.precision == "int8":
         ranges = observe(partial(file.tensors, pictures), settings.calibration, settings.percentile, file.ends)

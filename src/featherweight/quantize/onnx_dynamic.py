@@ -48,13 +48,16 @@ def with_integer_products(model: Any, per_channel: bool, skip: Collection[str]) 
 
 
 def store_float16(model: Any, skip: Collection[str]) -> None:
-    """Store the weights of products as float16 with a cast back to float32 behind them, in place."""
+    """Store the weights of products as float16 with a cast back to float32 behind them, in place; but for those that
+    an operator in `skip` takes, too.
+    """
     import onnx
 
-    constants = {one.name: one for one in model.graph.initializer}
+    kept = {name for node in model.graph.node if node.name in skip for name in node.input}
+    constants = {one.name: one for one in model.graph.initializer if one.name not in kept}
     casts: list[Any] = []
     for node in model.graph.node:
-        if node.op_type not in (*PRODUCTS, "ConvTranspose") or node.name in skip or node.input[1] not in constants:
+        if node.op_type not in (*PRODUCTS, "ConvTranspose") or node.input[1] not in constants:
             continue
         weight = constants.pop(node.input[1])
         name, stored = weight.name, onnx.numpy_helper.to_array(weight).astype(np.float16)

@@ -17,6 +17,7 @@ from featherweight.artifact import Artifact, Step
 from featherweight.errors import ExportError, SettingError
 from featherweight.progress import track
 from featherweight.quantize.agreement import answers, is_distribution, output_error
+from featherweight.quantize.layers import short
 from featherweight.quantize.make import Draft, Source, quantized_name, read_source, write
 from featherweight.quantize.settings import QuantizeSettings
 
@@ -49,11 +50,11 @@ class Sensitivity:
 
     def __str__(self) -> str:
         """A table, the worst first."""
-        width = max([5, *(len(_short(one.layer)) for one in self.layers)])
+        width = max([5, *(len(short(one.layer)) for one in self.layers)])
         lines = [f"{'layer':<{width}}  {'operator':<18} {'error':>8}" + "  score" * (self.score is not None)]
         for one in self.worst_first():
             score = "" if one.score is None else f"  {100 * one.score:5.1f}"
-            lines.append(f"{_short(one.layer):<{width}}  {one.operator:<18} {one.error:8.4f}{score}")
+            lines.append(f"{short(one.layer):<{width}}  {one.operator:<18} {one.error:8.4f}{score}")
         float_score = "" if self.score is None else f"; float32 scores {100 * self.score:.1f} %"
         return "\n".join([*lines, f"error: {self.measure} against float32 on {self.images} pictures{float_score}"])
 
@@ -114,8 +115,3 @@ def score_of(source: Source, made: Draft, name: str, score: Score) -> float:
     """The score of a draft, as an artifact that stands for as long as it takes."""
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
         return score(write(source, made, Path(scratch) / "candidate", name))
-
-
-def _short(name: str) -> str:
-    """A name of LiteRT's lists all operators that were fused into one; the first says enough."""
-    return name.split(";", maxsplit=1)[0][-48:]
