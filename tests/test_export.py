@@ -97,6 +97,23 @@ def test_an_unknown_format_is_refused(trained: Trained, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        np.zeros((0, SIZE, SIZE, 3), np.uint8),
+        np.zeros((1, SIZE, SIZE + 1, 3), np.uint8),
+        np.zeros((1, SIZE, SIZE, 3), np.float32),
+        np.zeros((SIZE, SIZE, 3), np.uint8),
+    ],
+)
+def test_pictures_that_no_file_can_be_checked_on_are_refused(
+    trained: Trained, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=rf"^calibration pictures are .*; x wants at least one, uint8 n×{SIZE}×"):
+        export(trained.model, tmp_path / "x", "onnx", About("x", ("a",), ()), pictures)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_file_that_answers_otherwise_is_refused_and_nothing_is_written(trained: Trained, tmp_path: Path) -> None:
     from dataclasses import replace
 

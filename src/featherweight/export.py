@@ -23,6 +23,7 @@ from featherweight.errors import ExportError
 from featherweight.models.copying import every_layer
 from featherweight.progress import quiet
 from featherweight.quantize import export_golden, quantize
+from featherweight.quantize.settings import check_pictures
 from featherweight.runtimes import RUNTIMES
 from featherweight.runtimes.settings import Settings
 
@@ -66,7 +67,8 @@ def export(
             `quantize`.
 
     Raises:
-        ExportError: the converter fails, or the file's outputs differ from Keras' beyond the tolerance.
+        ExportError: no picture, or pictures of another size or type; the converter fails, or the file's outputs differ
+            from Keras' beyond the tolerance.
         OutputError: the folder exists or cannot be written.
     """
     height, width = model.input_shape[1:3]
@@ -75,6 +77,7 @@ def export(
             f"cannot export {file_format} {precision}; known: onnx float32, litert float32, litert int8 "
             "(onnx int8 is made from the onnx artifact by quantize)"
         )
+    check_pictures(about.name, (height, width), calibration)
     if precision == "int8":
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
             source = export(model, Path(scratch) / "float32", file_format, about, calibration)

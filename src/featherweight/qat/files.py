@@ -25,6 +25,7 @@ from featherweight.qat.grid import LEVELS, Grid
 from featherweight.qat.onnx_file import with_integer_weights
 from featherweight.qat.steps import finish, grid_of, in_place_of, settled
 from featherweight.quantize.agreement import answers, export_golden, output_error
+from featherweight.quantize.settings import check_pictures
 from featherweight.rewrite import Graph
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def export_qat(
         calibration: pictures (n, h, w, 3) RGB 0–255 for the check.
 
     Raises:
-        ExportError: an unknown format, the converter fails, or the file answers otherwise than the model.
+        ExportError: an unknown format, no picture or such of another size, the converter fails, or the file answers
+            otherwise than the model.
         SettingError: the model is not fake-quantized.
         OutputError: the folder exists or cannot be written.
     """
@@ -58,7 +60,8 @@ def export_qat(
         raise ExportError(f"unknown format {file_format!r}; known: {', '.join(FILES)}")
     check_new(Path(folder))  # before the long work
     model = settled(model)
-    height, width = calibration.shape[1:3]
+    height, width = model.input_shape[1:3]
+    check_pictures(about.name, (height, width), calibration)
     artifact = described(folder, file_format, "int8", about, (height, width), count(finish(model)[0]))
     marked = _marked(model, integer_only=file_format == "litert")
     data = litert_bytes(marked, True) if file_format == "litert" else with_integer_weights(onnx_bytes(marked))

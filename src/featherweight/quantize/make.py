@@ -20,7 +20,7 @@ from featherweight.quantize.layers import Layer, Made, members_of, whole_names
 from featherweight.quantize.litert_file import open_litert
 from featherweight.quantize.onnx_file import open_onnx
 from featherweight.quantize.ranges import Range, observe
-from featherweight.quantize.settings import QuantizeSettings, check_pictures
+from featherweight.quantize.settings import QuantizeSettings, check_pictures, chosen_pictures
 
 
 class FloatFile(Protocol):
@@ -135,7 +135,8 @@ def read_source(artifact: Artifact, calibration: NDArray[np.uint8], settings: Qu
             f"cannot quantize {artifact.name} ({what}); wanted a float32 artifact with its manifest, which says how "
             "pictures go in"
         )
-    pictures = check_pictures(artifact, calibration, settings)
+    check_pictures(artifact.name, (artifact.height, artifact.width), calibration)
+    pictures = chosen_pictures(calibration, settings)
     file = formats[artifact.format](artifact)
     settings = replace(settings, skip=whole_names(file.layers, settings.skip))
     wanted = answers(artifact, pictures[:CHECK_IMAGES])

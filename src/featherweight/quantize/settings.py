@@ -120,18 +120,22 @@ def chosen_items(dataset: Dataset, count: int, seed: int, part: str = "train") -
     return [items[row] for row in choose_calibration(count, labels(items), seed)]
 
 
-def check_pictures(artifact: Artifact, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> NDArray[np.uint8]:
-    """The calibration pictures as the settings choose of them.
+def check_pictures(name: str, size: tuple[int | None, int | None], pictures: NDArray[np.uint8]) -> None:
+    """Raise unless these are calibration pictures for a model of that name and (height, width).
 
     Raises:
-        ExportError: they are none, or not RGB 0–255 (n, h, w, 3) of the artifact's size.
+        ExportError: they are none, or not RGB 0–255 (n, h, w, 3) of the size.
     """
-    wanted = (artifact.height, artifact.width, 3)
+    wanted = (*size, 3)
     if pictures.ndim != 4 or pictures.shape[1:] != wanted or pictures.dtype != np.uint8 or not len(pictures):
         raise ExportError(
-            f"calibration pictures are {pictures.dtype} {'×'.join(map(str, pictures.shape))}; {artifact.name} wants "
+            f"calibration pictures are {pictures.dtype} {'×'.join(map(str, pictures.shape))}; {name} wants "
             f"at least one, uint8 n×{'×'.join(map(str, wanted))}, RGB 0–255"
         )
+
+
+def chosen_pictures(pictures: NDArray[np.uint8], settings: QuantizeSettings) -> NDArray[np.uint8]:
+    """As many of the calibration pictures (n, h, w, 3) as the settings say, by their seed."""
     if settings.images is None or settings.images >= len(pictures):
         return pictures
     return pictures[choose_calibration(settings.images, np.zeros(len(pictures), np.int64), settings.seed)]
