@@ -43,6 +43,8 @@ from featherweight.quantize.onnx_dynamic import quantized_weights
 from featherweight.quantize.onnx_file import open_onnx
 from featherweight.quantize.ranges import BINS, Range, entropy, middle, observe
 from featherweight.quantize.within import _points
+from featherweight.runtimes import runtime_named, supporting
+from featherweight.runtimes.settings import Settings
 from tests.trained import SIZE, Trained
 
 FORMATS = ("onnx", "litert")
@@ -679,6 +681,37 @@ def test_an_unknown_layer_is_refused(trained: Trained, pictures: NDArray[np.uint
     with pytest.raises(SettingError, match=r"no layer 'conv99' to skip; the file has \d+, as "):
         quantize(float_file(trained, "onnx"), tmp_path / "x", pictures, None, QuantizeSettings(skip=("conv99",)))
     assert members_of((Layer("a", "Conv", ("a", "b")),), ["a"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_channel_that_died_keeps_no_runtime_from_its_int8_file(
+    pictures: NDArray[np.uint8], file_format: str, tmp_path: Path
+) -> None:
+    """Three maps that are 0 on every picture: taken by a convolution, added to one that lives, and behind a swish."""
+    import keras
+
+    image = keras.Input((*pictures.shape[1:3], 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(image)
+    dead = keras.layers.Conv2D(4, 1, activation="relu", bias_initializer=keras.initializers.Constant(-100.0))(x)
+    low = keras.layers.Conv2D(4, 1, bias_initializer=keras.initializers.Constant(-100.0))(x)
+    nothing = keras.layers.Activation("hard_swish")(low)
+    alive = keras.layers.Conv2D(4, 3, padding="same")(x)
+    x = keras.layers.Concatenate()([keras.layers.Conv2D(4, 1)(dead), keras.layers.Add()([dead, alive]), nothing])
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    net = keras.Model(image, keras.layers.Softmax()(x))
+    source = export(net, tmp_path / "float", file_format, About("dead-float32", ("a", "b", "c"), ()), pictures)
+    made = quantize(source, tmp_path / "int8", pictures)
+    for runtime in supporting(made):
+        session = runtime_named(runtime).load(made, Settings())
+        found = np.concatenate([session.run(one[None]) for one in pictures[:4]])
+        np.testing.assert_allclose(found, answers(source, pictures[:4]), atol=0.05)
+
+
+def test_a_range_grows_about_zero() -> None:
+    assert Range(-1.0, 3.0).at_least(2.0) == Range(-1.0, 3.0)
+    assert Range(-1.0, 3.0).at_least(8.0) == Range(-2.0, 6.0)
+    assert Range(1.0, 3.0).at_least(2.0) == Range(0.0, 3.0)
+    assert Range(0.0, 0.0).at_least(2.0) == Range(0.0, 2.0)
 
 
 def test_a_layer_may_be_called_as_the_table_shows_it() -> None:

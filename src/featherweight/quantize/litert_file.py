@@ -64,6 +64,13 @@ ELEMENTWISE = frozenset(
 )  # fmt: skip
 
 
+# XNNPACK refuses a file, or ends the process, where the steps of what an operator takes and gives are too far apart: as
+# where a channel died in training and its range is nothing. These are the ratios that it allows, each halved.
+MOST_PRODUCT = 2.0**7  # step of the input times that of the weights, over the output's
+MOST_SWISH = 2.0**6  # step of the input over the output's
+MOST_SUM, LEAST_SUM = 2.0**7, 2.0**-9
+
+
 @dataclass(frozen=True)
 class LiteRTFile:
     """The file's bytes and its layers."""
@@ -225,12 +232,42 @@ def _with_ranges(data: bytes, ranges: Mapping[str, Range]) -> bytes:
     model = read_model(data)
     graph, names = model.subgraphs[0], schema()
     spans = dict(ranges) | {text(graph.tensors[int(graph.inputs[0])]): FULL_PICTURE}
+    _widen(model, spans)
     for tensor in graph.tensors:
         if text(tensor) in spans:
             parameters, span = names.QuantizationParametersT(), spans[text(tensor)]
             parameters.min, parameters.max = [span.low], [span.high]
             tensor.quantization = parameters
     return written(model)
+
+
+def _widen(model: Any, spans: dict[str, Range]) -> None:
+    """Widen ranges, in place, that XNNPACK would refuse. No step becomes coarser than what it is computed from allows:
+    a product comes in steps of its own, which are wider still, and a summand is rounded to the sum's steps anyway.
+    """
+    tensors = model.subgraphs[0].tensors
+
+    def width(place: int) -> float:
+        span = spans.get(text(tensors[place]))
+        return 0.0 if span is None else max(span.high, 0.0) - min(span.low, 0.0)
+
+    def widen(place: int, least: float) -> None:
+        name = text(tensors[place])
+        if name in spans and width(place) < least:
+            spans[name] = spans[name].at_least(least)
+
+    for operator in model.subgraphs[0].operators:
+        kind, output = kind_of(model, operator), int(operator.outputs[0])
+        inputs = [int(place) for place in operator.inputs]
+        if kind in HYBRID and is_constant(model, tensors[inputs[1]]):
+            greatest = float(np.abs(array_of(model, inputs[1])).max(initial=0.0)) / 127
+            widen(output, width(inputs[0]) * greatest / MOST_PRODUCT)
+        elif kind == "HARD_SWISH":
+            widen(output, width(inputs[0]) / MOST_SWISH)
+        elif kind in ("ADD", "SUB"):
+            widen(output, max(map(width, inputs)) / MOST_SUM)
+            for place in inputs:
+                widen(place, width(output) * LEAST_SUM)
 
 
 def _tensorflow_int8(name: str, data: bytes, per_channel: bool, denied: Collection[str]) -> bytes:

@@ -27,6 +27,13 @@ class Range(NamedTuple):
     low: float
     high: float
 
+    def at_least(self, width: float) -> "Range":
+        """The same with 0 in it, and so wide: both ends move away from 0 in proportion."""
+        low, high = min(self.low, 0.0), max(self.high, 0.0)
+        if high - low >= width:
+            return Range(low, high)
+        return Range(low * width / (high - low), high * width / (high - low)) if high > low else Range(0.0, width)
+
 
 FULL_PICTURE = Range(0.0, 255.0)  # of the input: a pixel is its own code, whatever the calibration pictures
 
