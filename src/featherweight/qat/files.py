@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 # How far a file's answers may be from the model's, by `output_error`; one with other grids or weights is much farther.
 # Sums in another order round the other way now and then, by a step, and of 256 codes LiteRT's hard-swish gives one or
-# two a step off; the layers behind multiply it.
-TOLERANCE = 0.1
+# two a step off; the layers behind multiply it. Of trained networks 0.0005 to 0.0044 was seen, of random ones 0.041.
+TOLERANCE = 0.05
 CHECK_IMAGES = 64
 
 
