@@ -3,8 +3,8 @@
 128 photos calibrate, the others judge: how often the best class is right, and how often it is the float32 file's. The
 photos are from the training set of these weights, so that only differences mean something. Which layers stay float in
 the file within half a point is chosen by the photos that calibrate. The library's own calibrations stand beside ours,
-on the same photos. `--speed` then holds int8 against float32 in pairs of fresh
-processes, by every runtime that runs both.
+on the same photos. `--speed` then holds int8 against float32 in pairs of fresh processes: each file as it runs fastest
+here, and by every runtime that runs both.
 
     python benchmarks/quantize.py MODELS PHOTOS --files FOLDER [--nets v2] [--speed] [--json]
 
@@ -26,10 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, read_artifact
+from featherweight.device import available_cores
 from featherweight.errors import FeatherweightError
 from featherweight.export import About, export
 from featherweight.image import read_image, resize
-from featherweight.measure.versus import versus
+from featherweight.measure import measure
+from featherweight.measure.one import Case, pictures_of
+from featherweight.measure.pairs import PairProtocol
+from featherweight.measure.protocol import QUICK
+from featherweight.measure.versus import hold, versus
 from featherweight.models.pretrained import published
 from featherweight.models.zoo import Shape
 from featherweight.quantize import QuantizeSettings, accuracy_on, choose_calibration, quantize, quantize_within
@@ -144,14 +149,27 @@ def rows_of(source: Artifact, files: Path, photos: Photos) -> Iterator[dict[str,
             yield row(f"{source.name}: {way}", len(data), found, wanted, photos)
 
 
+def fastest(files: Path, net: str, kind: str) -> Case:
+    """The way to run any format of it that took the least time in half a second each."""
+    artifacts = [read_artifact(files / f"{net}-{file_format}-{kind}") for file_format in FORMATS]
+    threads = tuple(sorted({1, available_cores()}))
+    records = measure(artifacts, None, "all", threads, protocol=QUICK, findings=False, drift=False)
+    best = min(records, key=lambda record: record.latency_p50_ms or float("inf"))
+    artifact = next(one for one in artifacts if one.sha256 == best.artifact_sha256)
+    return Case(artifact, best.runtime, Settings(threads=best.threads))
+
+
 def speeds(files: Path, net: str) -> Iterator[tuple[str, str]]:
-    """int8 against float32 of one format, by each runtime that runs both."""
+    """int8 against float32, each as it runs fastest; then by each runtime that runs both files of a format."""
+    pair = [fastest(files, net, kind) for kind in ("int8-minmax", "float32")]
+    found = hold(*pair, pictures_of(pair[0].artifact, None, None), PairProtocol())
+    yield f"{net}: {pair[0]} against {pair[1]}", str(found.speed)
     for file_format in FORMATS:
-        pair = [read_artifact(files / f"{net}-{file_format}-{kind}") for kind in ("int8-minmax", "float32")]
-        for runtime in supporting(pair[0]):
-            if runtime in supporting(pair[1]):
-                (verdict,) = versus(pair, None, runtime, Settings())
-                yield f"{net} {file_format} {runtime}", str(verdict.speed)
+        both = [read_artifact(files / f"{net}-{file_format}-{kind}") for kind in ("int8-minmax", "float32")]
+        for runtime in supporting(both[0]):
+            if runtime in supporting(both[1]):
+                (found,) = versus(both, None, runtime, Settings(threads=available_cores()))
+                yield f"{net} {file_format} {runtime}, all cores", str(found.speed)
 
 
 def main() -> None:
