@@ -22,17 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.data.assemble import Seen, assemble, check_usable, relative
-from featherweight.data.dataset import PARTS, Audit, Dataset, Item, Split, display
+from featherweight.data.assemble import assemble, check_usable
+from featherweight.data.audit import Seen, relative
+from featherweight.data.boxed import check
+from featherweight.data.dataset import PARTS, Audit, BoxAudit, Dataset, Item, Split
 from featherweight.data.find import find
 from featherweight.device import available_cores, this_device
-from featherweight.errors import DataError, ImageError
+from featherweight.errors import DataError, ImageError, LabelError, display
 from featherweight.image import Pixels, decode, read_bytes, resize
 from featherweight.progress import track
 
 __all__ = [
-    "MEMORY_SHARE", "PARTS", "Audit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display", "labelled",
-    "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan",
+    "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display",
+    "labelled", "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan",
 ]  # fmt: skip
 MEMORY_SHARE = 0.25
 
@@ -56,25 +58,30 @@ class PixelCache:
         return chosen
 
 
-def read_dataset(folder: str | Path, split: Split | None = None) -> Dataset:
+def read_dataset(folder: str | Path, split: Split | None = None, task: str | None = None) -> Dataset:
     """Find, fully decode and split the pictures of a folder.
+
+    `task` is classify or detect; None: the folder's layout tells.
 
     Raises:
         DataError: no such folder or one that cannot be listed, parts beside other folders, no pictures, more than
-            5 % bad, an empty class, too few different pictures in one, or fewer than two classes.
+            5 % bad, an empty class, too few different pictures in one, or fewer than two classes; no boxes, or a file
+            of labels that stands for all of them and cannot be read.
+        SettingError: an unknown task.
     """
-    return scan(folder, split, None)[0]
+    return scan(folder, split, None, task)[0]
 
 
 def read_dataset_cached(
-    folder: str | Path, height: int, width: int, split: Split | None = None
+    folder: str | Path, height: int, width: int, split: Split | None = None, task: str | None = None
 ) -> tuple[Dataset, PixelCache]:
     """As `read_dataset`, and keep every picture at one size out of the same decoding.
 
     Raises:
         DataError: as `read_dataset`.
+        SettingError: as `read_dataset`.
     """
-    dataset, cache = scan(folder, split, (height, width))
+    dataset, cache = scan(folder, split, (height, width), task)
     if cache is None:
         raise AssertionError("scan was given a size")
     return dataset, cache
@@ -102,7 +109,13 @@ def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "de
 
 
 def labels(items: Sequence[Item]) -> NDArray[np.int64]:
-    """The items' labels, (n,)."""
+    """The items' labels, (n,).
+
+    Raises:
+        DataError: the items have boxes.
+    """
+    if any(item.boxes is not None for item in items):
+        raise DataError("pictures with boxes have no one label each; wanted pictures in folders of classes")
     return np.array([item.label for item in items], dtype=np.int64)
 
 
@@ -120,33 +133,41 @@ def allocate(count: int, height: int, width: int) -> Pixels:
         return np.memmap(file, np.uint8, "w+", shape=(count, height, width, 3))
 
 
-def scan(folder: str | Path, split: Split | None, size: tuple[int, int] | None) -> tuple[Dataset, PixelCache | None]:
+def scan(
+    folder: str | Path, split: Split | None, size: tuple[int, int] | None, task: str | None = None
+) -> tuple[Dataset, PixelCache | None]:
     """The work behind `read_dataset` and `read_dataset_cached`: one pass, every file decoded once, in parallel."""
     root = Path(folder)
-    classes, found, ignored = find(root)
-    pixels = None if size is None else allocate(len(found), *size)
+    found = find(root, task)
+    index = {name: label for label, name in enumerate(found.classes)}
+    pixels = None if size is None else allocate(len(found.files), *size)
 
     def look(row: int) -> Seen | str:
+        file = found.files[row]
+        if isinstance(file.marks, str):
+            return file.marks
         try:
-            data = read_bytes(found[row].path)
+            data = read_bytes(file.path)
             image = decode(data)
-        except ImageError as error:
+            height, width = image.shape[:2]
+            checked = None if file.marks is None else check(file.marks, index, height, width)
+        except (ImageError, LabelError) as error:
             return str(error)
         if size is not None and pixels is not None:
             pixels[row] = resize(image, *size)
-        height, width = image.shape[:2]
         pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
         pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture
-        return Seen(found[row], hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width)
+        return Seen(file, hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width, checked)
 
-    looked = list(track(_in_threads(look, range(len(found))), "scanning pictures", len(found)))
+    count = len(found.files)
+    looked = list(track(_in_threads(look, range(count)), "scanning pictures", count))
     seen = [result for result in looked if isinstance(result, Seen)]
-    bad = [(relative(f.path, root), r) for f, r in zip(found, looked, strict=True) if isinstance(r, str)]
-    check_usable(root, classes, seen, bad, len(found))
-    dataset = assemble(root, classes, seen, tuple(bad), ignored, split or Split())
+    bad = [(relative(f.path, root), r) for f, r in zip(found.files, looked, strict=True) if isinstance(r, str)]
+    check_usable(found, seen, bad)
+    dataset = assemble(found, seen, tuple(bad), split or Split())
     if size is None or pixels is None:
         return dataset, None
-    return dataset, PixelCache(*size, {file.path: row for row, file in enumerate(found)}, pixels)
+    return dataset, PixelCache(*size, {file.path: row for row, file in enumerate(found.files)}, pixels)
 
 
 def _in_threads(function: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:

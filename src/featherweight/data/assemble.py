@@ -1,37 +1,25 @@
 """From what the scan has seen of every file to a `Dataset`: its parts by the rule of the package, and its audit.
 
-Imports errors, data.dataset and data.find.
+Imports errors and the folder's lower files.
 """
 
 import os
-import statistics
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from featherweight.data.dataset import PARTS, Audit, Dataset, Item, Split, display
-from featherweight.data.find import Found
-from featherweight.errors import DataError, TooManyBad
+from featherweight.data.audit import Seen, audit_boxes, audit_pictures
+from featherweight.data.dataset import Dataset, Item, Split
+from featherweight.data.find import Folder
+from featherweight.errors import DataError, TooManyBad, display
 
 MAX_BAD_SHARE = 0.05
 
 
-@dataclass(frozen=True)
-class Seen:
-    """What the scan learnt of one file."""
-
-    found: Found
-    sha256: str
-    pixels_sha256: str
-    height: int
-    width: int
-
-
-def check_usable(
-    root: Path, classes: tuple[str, ...], seen: list[Seen], bad: list[tuple[str, str]], total: int
-) -> None:
+def check_usable(folder: Folder, seen: Sequence[Seen], bad: Sequence[tuple[str, str]]) -> None:
     """Raise a `DataError` where too much is bad or a class has nothing left."""
+    root, total = folder.root, len(folder.files)
     if len(bad) > MAX_BAD_SHARE * total:
         raise TooManyBad(
             f"{len(bad)} of {total} pictures in {display(root)} are bad, more than 5 %; the first: {bad[0][0]}: "
@@ -39,22 +27,16 @@ def check_usable(
             tuple(bad),
         )
     used = {item.found.class_name for item in seen}
-    for name in classes:
-        if name not in used:
+    for name in folder.classes:
+        if name not in used and folder.labels is None:
             raise DataError(
                 f"the class {display(name)!r} in {display(root)} has no usable picture; add some or remove its folder"
             )
 
 
-def assemble(
-    root: Path,
-    classes: tuple[str, ...],
-    seen: list[Seen],
-    bad: tuple[tuple[str, str], ...],
-    ignored: int,
-    split: Split,
-) -> Dataset:
+def assemble(folder: Folder, seen: Sequence[Seen], bad: tuple[tuple[str, str], ...], split: Split) -> Dataset:
     """Deal the pictures out to their parts, and say what is wrong with them."""
+    root, classes = folder.root, folder.classes
     groups: dict[str, list[Seen]] = defaultdict(list)
     for one in seen:
         groups[one.pixels_sha256].append(one)
@@ -63,18 +45,24 @@ def assemble(
     items = tuple(
         Item(
             one.found.path,
-            index[one.found.class_name],
+            -1 if one.checked else index[one.found.class_name],
             one.found.part if one.found.part in ("val", "test") else parts[one.pixels_sha256],
             one.sha256,
             one.pixels_sha256,
             one.height,
             one.width,
+            one.checked.boxes if one.checked else None,
         )
         for one in seen
     )
-    _check_parts(root, classes, items)
     names = tuple(display(name) for name in classes)
-    return Dataset(root, names, items, _audit(root, names, items, bad, ignored))
+    audit = audit_pictures(root, names, items, bad, folder.ignored)
+    if folder.labels is None:
+        _check_parts(root, classes, items)
+    else:
+        _check_boxes(root, items)
+        audit = replace(audit, boxes=audit_boxes(folder, names, items, seen))
+    return Dataset(root, names, items, audit, folder.task)
 
 
 def _parts(root: Path, groups: dict[str, list[Seen]], split: Split) -> dict[str, str]:
@@ -95,9 +83,9 @@ def _parts(root: Path, groups: dict[str, list[Seen]], split: Split) -> dict[str,
     for name, members in by_class.items():
         wanted = 1 + sum(share > 0 for share in shares.values())
         if len(members) < wanted:
+            where = f"the class {display(name)!r} in {display(root)}" if name else display(root)
             raise DataError(
-                f"the class {display(name)!r} in {display(root)} has {len(members)} different pictures; wanted at "
-                f"least {wanted}, one for each part"
+                f"{where} has {len(members)} different pictures; wanted at least {wanted}, one for each part"
             )
         members.sort()
         start = 0
@@ -116,40 +104,6 @@ def _check_parts(root: Path, classes: tuple[str, ...], items: tuple[Item, ...]) 
             raise DataError(f"the class {display(name)!r} in {display(root)} has no picture to train on; add some")
 
 
-def _audit(
-    root: Path, classes: tuple[str, ...], items: tuple[Item, ...], bad: tuple[tuple[str, str], ...], ignored: int
-) -> Audit:
-    counted = Counter((item.part, item.label) for item in items)
-    present = [part for part in PARTS if any(item.part == part for item in items)]
-    by_bytes, by_pixels = _grouped(items, lambda item: item.sha256), _grouped(items, lambda item: item.pixels_sha256)
-
-    def named(groups: Iterable[list[Item]]) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(relative(item.path, root) for item in group) for group in groups)
-
-    return Audit(
-        counts={part: {name: counted[part, i] for i, name in enumerate(classes)} for part in present},
-        heights=_least_median_most([item.height for item in items]),
-        widths=_least_median_most([item.width for item in items]),
-        bad=bad,
-        ignored=ignored,
-        duplicates=named(by_bytes),
-        equal=named(group for group in by_pixels if len({item.sha256 for item in group}) > 1),
-        conflicts=named(group for group in by_pixels if len({item.label for item in group}) > 1),
-        leaks=named(group for group in by_pixels if len({item.part for item in group}) > 1),
-    )
-
-
-def _grouped(items: Iterable[Item], key: Callable[[Item], str]) -> list[list[Item]]:
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[key(item)].append(item)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def _least_median_most(values: Sequence[int]) -> tuple[int, int, int]:
-    return min(values), int(statistics.median(values)), max(values)
-
-
-def relative(path: Path, root: Path) -> str:
-    """A path as the audit names it."""
-    return display(path.relative_to(root))
+def _check_boxes(root: Path, items: tuple[Item, ...]) -> None:
+    if not any(item.part == "train" and item.boxes is not None and len(item.boxes.labels) for item in items):
+        raise DataError(f"no box to train on in {display(root)}; wanted a part train whose pictures have boxes")
