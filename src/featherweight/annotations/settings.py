@@ -13,7 +13,7 @@ from featherweight.errors import LabelError, display
 
 _KEY = re.compile(r"""(?P<quote>['"]?)(?P<key>[\w-]+)(?P=quote)\s*:(?:\s+(?P<value>.*))?""")
 _WORD = re.compile(
-    r"""\s*(?:'(?P<single>(?:[^']|'')*)'|"(?P<double>[^"\\]*)"|(?P<plain>[^'"\[\]{},\s][^\[\]{},]*?))\s*"""
+    r"""\s*(?:'(?P<single>(?:[^']|'')*)'|"(?P<double>[^"\\]*)"|(?P<plain>[^'"\[\]{},\s][^\[\]{},]*))\s*"""
 )
 
 
