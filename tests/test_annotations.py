@@ -500,6 +500,16 @@ def test_one_part_alone_is_none(tmp_path: Path) -> None:
     assert parts_of(labels_of(tmp_path)) == {"a.png": None, "b.png": None}
 
 
+def test_pictures_beside_the_folders_of_parts_are_in_none(tmp_path: Path) -> None:
+    for folder in ("train", "val", "more"):
+        pictures(tmp_path, f"images/{folder}/{folder}.png")
+        write(tmp_path / "labels" / folder / f"{folder}.txt", "")
+    write(tmp_path / "data.yaml", "names: [a]\ntrain: images/train\n")
+    labels = labels_of(tmp_path)
+    assert parts_of(labels) == {"train.png": "train", "val.png": "val"}
+    assert [path.name for path in labels.partless] == ["more.png"]
+
+
 def test_parts_of_coco(tmp_path: Path) -> None:
     for part, name in (("train2017", "a"), ("val2017", "b")):
         pictures(tmp_path, f"images/{part}/{name}.png", f"images/{part}/same.png")
@@ -547,6 +557,9 @@ def test_coco_files_that_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one.json and two.json are both for one set; wanted one COCO file for each"):
         labels_of(tmp_path)
     (tmp_path / "one.json").rename(tmp_path / "train.json")
+    write(tmp_path / "val.json", json.dumps(document({}, CLASSES)))
+    with pytest.raises(DataError, match=r"two.json is for no part; wanted one COCO file for each"):
+        labels_of(tmp_path)
     (tmp_path / "two.json").unlink()
     write(tmp_path / "val.json", json.dumps(document({}, ["other"])))
     with pytest.raises(DataError, match=r"train.json and val.json have other categories; wanted the same"):

@@ -73,14 +73,14 @@ def read(tree: Tree, files: tuple[Path, ...]) -> Labels:
     """
     documents = {file: _read_named(tree, file) for file in files}
     parts = settle({file: part_of([file.stem, *reversed(tree.folders(file))]) for file in files})
-    for file, part in parts.items():
-        for other in files:
-            if other != file and parts[other] == part:
-                which = f"the part {part}" if part else "one set"
-                raise DataError(
-                    f"{tree.show(file)} and {tree.show(other)} are both for {which}; wanted one COCO file for each of "
-                    "train, val and test, or one in all"
-                )
+    for file in files:
+        others = [other for other in files if other != file and parts.get(other) == parts.get(file)]
+        if others or file not in parts:
+            what = f"{tree.show(file)} is for no part"
+            if others:
+                part = parts.get(file)
+                what = f"{tree.show(file)} and {tree.show(others[0])} are both for {part or 'one set'}"
+            raise DataError(f"{what}; wanted one COCO file for each of train, val and test, or one in all")
     classes = {document.classes for document in documents.values()}
     if len(classes) > 1:
         raise DataError(f"{' and '.join(map(tree.show, files))} have other categories; wanted the same in each")

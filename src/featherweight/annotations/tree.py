@@ -119,8 +119,12 @@ def ending(named: Mapping[str, Sequence[Path]], written: str) -> list[Path]:
 
 
 def settle(parts: Mapping[Path, str | None]) -> dict[Path, str | None]:
-    """The parts as they stand where they are a split; one part alone, or none, is to be split here."""
-    return dict(parts) if len(set(parts.values()) - {None}) > 1 else dict.fromkeys(parts)
+    """The files with parts where those are a split; all, without one, where they are to be split here: one part alone
+    is none.
+    """
+    if len(set(parts.values()) - {None}) < 2:
+        return dict.fromkeys(parts)
+    return {file: part for file, part in parts.items() if part is not None}
 
 
 def dealt(named: Iterable[tuple[str, Path]]) -> dict[Path, str | None]:

@@ -44,7 +44,7 @@ def find(tree: Tree) -> tuple[Path, ...]:
     if tree.classes and not any(_names_file(file) for file in tree.others if file.parent == tree.root):
         return ()
     stems = {picture.stem for picture in tree.pictures}
-    files = [file for file in tree.others if file.suffix.lower() == ".txt" and not _is_other(file)]
+    files = [file for file in tree.others if file.suffix.lower() == ".txt" and not _is_other(file, stems)]
     in_labels = [file for file in files if "labels" in (name.lower() for name in tree.folders(file))]
     files = in_labels or [file for file in files if file.stem in stems]
     return tuple(files) if any(map(_is_labels, files[:50])) else ()
@@ -130,9 +130,10 @@ def _names_file(file: Path) -> bool:
     return file.name.lower() in NAMES or file.suffix.lower() in (".names", ".yaml", ".yml")
 
 
-def _is_other(file: Path) -> bool:
+def _is_other(file: Path, stems: set[str]) -> bool:
+    """Whether a text file is no label file by its name; a picture may well be called `test`."""
     name = file.name.lower()
-    return name in NAMES or name in LISTS or name.startswith("readme")
+    return name in NAMES or (name in LISTS and file.stem not in stems) or name.startswith("readme")
 
 
 def _read_named(tree: Tree, file: Path, names: Sequence[str] | None) -> Marks | str:
@@ -168,12 +169,13 @@ def _parts(tree: Tree, settings: Settings) -> tuple[dict[Path, str | None], list
         lines = [(part, file, line) for part, file in lists for line in _list(tree, file)]
         missing = [f"{display(line)} in {tree.show(file)}" for _, file, line in lines if not ending(named, line)]
         return settle(dealt((part, one) for part, _, line in lines for one in ending(named, line)[:1])), missing
+    by_folder = {picture: part_of(tree.folders(picture)) for picture in tree.pictures}
     if settings.parts and len(set(settings.parts.values())) == len(settings.parts):
         pairs = ((part, one) for one in tree.pictures for part in settings.parts if _within(tree, one, settings, part))
-        told = settle(dealt(pairs))
-        if "train" in told.values():
-            return told, []
-    return settle({picture: part_of(tree.folders(picture)) for picture in tree.pictures}), []
+        told = dealt(pairs)
+        if "train" in told.values():  # a part that it does not speak of may be there all the same
+            return settle({one: part for one, part in by_folder.items() if part not in settings.parts} | told), []
+    return settle(by_folder), []
 
 
 def _lists(tree: Tree, settings: Settings) -> list[tuple[str, Path]]:

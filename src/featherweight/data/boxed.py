@@ -94,7 +94,9 @@ def _repeated(corners: NDArray[np.float64], labels: NDArray[np.int64], hard: NDA
         same = shared > SAME_IOU * (areas[start : start + ROWS, None] + areas - shared)
         same &= (labels[start : start + ROWS, None] == labels) & (hard[start : start + ROWS, None] == hard)
         earlier = np.arange(len(corners)) < np.arange(start, start + len(some))[:, None]
-        again[start : start + ROWS] = (same & earlier).any(axis=1)
+        same &= earlier
+        for row in np.flatnonzero(same.any(axis=1)):  # few; a box that was left out itself repeats nothing
+            again[start + row] = (same[row] & ~again).any()
     return again
 
 
