@@ -19,6 +19,7 @@ from featherweight.data.boxed import check
 from featherweight.data.dataset import hundredths
 from featherweight.errors import DataError, LabelError, SettingError, TooManyBad
 from tests.boxed import CLASSES, as_coco, as_yolo, coco, lines, picture, some_boxes, voc_folder, write, xml
+from tests.hostile import flips, truncations
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 INDEX = {name: label for label, name in enumerate(CLASSES)}
@@ -379,6 +380,31 @@ def test_whatever_comes_boxes_lie_within_the_picture_and_nothing_is_lost(given: 
     )
     assert hundredths(again.boxes) == hundredths(replace(found.boxes, hard=again.boxes.hard))
     assert (again.left_out, again.clipped) == ((), ())
+
+
+def test_damaged_labels_are_read_or_told_in_one_line(tmp_path: Path) -> None:
+    dataset = read_dataset(voc_folder(tmp_path / "voc", 4, 2, 2))
+    folders = {"voc": dataset.root, "coco": as_coco(dataset, tmp_path / "c"), "yolo": as_yolo(dataset, tmp_path / "y")}
+    files = {
+        "voc": ("Annotations/p000.xml", "ImageSets/Main/train.txt"),
+        "coco": ("annotations/instances_train2026.json",),
+        "yolo": ("labels/train/p000.txt", "data.yaml"),
+    }
+    told = 0
+    for layout, root in folders.items():
+        for file in files[layout]:
+            data = (root / file).read_bytes()
+            for damaged in [*truncations(data, 12), *(version for _, version in flips(data, 12))]:
+                (root / file).write_bytes(damaged)
+                try:
+                    read_dataset(root)
+                except DataError as error:
+                    told += 1
+                    assert len(str(error).splitlines()) == 1
+                    assert str(error).isprintable()
+            (root / file).write_bytes(data)
+        assert read_dataset(root).fingerprint == dataset.fingerprint
+    assert told > 20
 
 
 # -------------------------------------------------------------------------------------------------------- real data

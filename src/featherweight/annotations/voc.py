@@ -30,7 +30,7 @@ from featherweight.annotations.tree import (
 from featherweight.errors import DataError, LabelError, display
 from featherweight.progress import track
 
-MAX_BYTES = 16 * 2**20
+MAX_BYTES = 8 * 2**20
 MAX_LIST_BYTES = 64 * 2**20
 MAX_DEPTH = 16
 MAX_TEXT = 1000  # characters of a value
@@ -130,7 +130,7 @@ class _Reader:
     def end(self, name: str) -> None:
         # Parts of an object have a name and a box of their own, one level deeper: those are passed over.
         match self.path[1:]:
-            case ["size", field]:
+            case ["size", ("height" | "width") as field]:
                 self.size[field] = self.value.strip()
             case ["object", ("name" | "difficult") as field] | ["object", "bndbox", field]:
                 self.objects[-1][field] = self.value.strip()[:MAX_TEXT]
