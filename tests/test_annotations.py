@@ -471,6 +471,16 @@ def test_labels_that_fit_two_pictures_and_pictures_with_two_labels(tmp_path: Pat
     assert "2 label files are for it: annotations/b.xml, b.xml" in causes
 
 
+def test_labels_of_another_place_are_not_taken(tmp_path: Path) -> None:
+    pictures(tmp_path, "images/one/a.png", "images/two/a.png", "images/one/b.png", "images/photos/c.png")
+    for name in ("two/a", "two/b", "c"):
+        write(tmp_path / "labels" / f"{name}.txt", "0 .5 .5 .1 .1")
+    labels = labels_of(tmp_path)
+    assert [tree_of(tmp_path).show(one.path) for one in labels.pictures] == ["images/photos/c.png", "images/two/a.png"]
+    assert [path.name for path in labels.unlabelled] == ["a.png", "b.png"]
+    assert labels.missing == ("labels/two/b.txt",)
+
+
 def test_parts_by_voc_lists(tmp_path: Path) -> None:
     for name in "abcde":
         pictures(tmp_path, f"JPEGImages/{name}.png")
@@ -581,6 +591,9 @@ def test_parts_by_lists_of_paths(tmp_path: Path) -> None:
     assert [path.name for path in labels.partless] == ["c.png"]
     assert labels.missing == ("data/obj/ghost.png in train.txt",)
     assert labels.classes == ("cell",)
+    pictures(tmp_path, "more/a.png")
+    write(tmp_path / "train.txt", "a.png\n")
+    assert "a.png in train.txt" in labels_of(tmp_path).missing
     write(tmp_path / "test.txt", b"\0")
     with pytest.raises(DataError, match=r"test.txt: no text: it holds zero bytes; wanted a path of a picture a line"):
         labels_of(tmp_path)

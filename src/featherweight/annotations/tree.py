@@ -55,16 +55,17 @@ class Pairs:
 
 def pair(tree: Tree, files: Sequence[Path]) -> Pairs:
     """Which label file is for which picture: the one of the same name in the same place, kinds of folders aside;
-    else the only one of the same name, where it does not stand in another part.
+    else, of those that are in no picture's place, the one of the same name where one place lies within the other.
     """
     by_place, by_stem = defaultdict(list), defaultdict(list)
+    placed = {tree.place(picture) for picture in tree.pictures}
     for file in files:
         by_place[tree.place(file)].append(file)
-        by_stem[file.stem].append(file)
+        if tree.place(file) not in placed:
+            by_stem[file.stem].append(file)
     chosen: dict[Path, list[Path]] = {}
     for picture in tree.pictures:
-        part = part_of(tree.folders(picture))
-        near = [file for file in by_stem[picture.stem] if part_of(tree.folders(file)) in (part, None) or part is None]
+        near = [file for file in by_stem[picture.stem] if _within(tree.place(picture)[0], tree.place(file)[0])]
         chosen[picture] = by_place.get(tree.place(picture)) or near
     fit: dict[Path, list[Path]] = defaultdict(list)
     for picture, found in chosen.items():
@@ -78,6 +79,10 @@ def pair(tree: Tree, files: Sequence[Path]) -> Pairs:
             told[picture] = _unclear(tree, found, fit)
     unlabelled = tuple(picture for picture, found in chosen.items() if not found)
     return Pairs(told, unlabelled, tuple(file for file in files if file not in fit))
+
+
+def _within(one: Sequence[str], other: Sequence[str]) -> bool:
+    return set(one) <= set(other) or set(other) <= set(one)
 
 
 def _unclear(tree: Tree, found: list[Path], fit: Mapping[Path, list[Path]]) -> str:

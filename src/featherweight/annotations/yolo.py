@@ -167,8 +167,9 @@ def _parts(tree: Tree, settings: Settings) -> tuple[dict[Path, str | None], list
     if lists:
         named = by_name(tree.pictures)
         lines = [(part, file, line) for part, file in lists for line in _list(tree, file)]
-        missing = [f"{display(line)} in {tree.show(file)}" for _, file, line in lines if not ending(named, line)]
-        return settle(dealt((part, one) for part, _, line in lines for one in ending(named, line)[:1])), missing
+        meant = [(part, file, line, ending(named, line)) for part, file, line in lines]
+        missing = [f"{display(line)} in {tree.show(file)}" for _, file, line, found in meant if len(found) != 1]
+        return settle(dealt((part, found[0]) for part, _, _, found in meant if len(found) == 1)), missing
     by_folder = {picture: part_of(tree.folders(picture)) for picture in tree.pictures}
     if settings.parts and len(set(settings.parts.values())) == len(settings.parts):
         pairs = ((part, one) for one in tree.pictures for part in settings.parts if _within(tree, one, settings, part))

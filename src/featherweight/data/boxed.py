@@ -70,17 +70,13 @@ def _wrong(corners: NDArray[np.float64], inside: NDArray[np.float64], sides: NDA
         spans = corners[:, 2:] - corners[:, :2]
         left = inside[:, 2:] - inside[:, :2]
     cases = [
-        (_any(~np.isfinite(corners)), "a corner that is no number"),
-        (_any(spans < LEAST_SIDE), "no area"),
-        (_any(np.hstack([corners[:, 2:] <= 0, corners[:, :2] >= sides[:2]])), "outside of the picture"),
-        (_any(left < LEAST_SIDE), "no area within the picture"),
+        (~np.isfinite(corners), "a corner that is no number"),
+        (spans < LEAST_SIDE, "no area"),
+        (np.hstack([corners[:, 2:] <= 0, corners[:, :2] >= sides[:2]]), "outside of the picture"),
+        (left < LEAST_SIDE, "no area within the picture"),
     ]
-    return [next((cause for hit, cause in cases if hit[row]), "") for row in range(len(corners))]
-
-
-def _any(hits: NDArray[np.bool_]) -> list[bool]:
-    """Whether anything of each row is true."""
-    return [bool(row.any()) for row in hits]
+    hits = [(np.asarray(hit.any(axis=1)).tolist(), cause) for hit, cause in cases]
+    return [next((cause for hit, cause in hits if hit[row]), "") for row in range(len(corners))]
 
 
 def _repeated(corners: NDArray[np.float64], labels: NDArray[np.int64], hard: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -100,8 +100,9 @@ def _with_boxes(tree: Tree, layouts: Mapping[str, tuple[Path, ...]]) -> Folder:
     files = tuple(Found(one.path, "", one.part, one.marks) for one in labels.pictures)
     if not files:
         raise DataError(
-            f"no picture in {display(tree.root)} has labels: {len(tree.pictures)} pictures, "
-            f"{len(layouts[layout])} files of labels ({layout}); wanted pictures that are called as the labels say"
+            f"no picture in {display(tree.root)} has labels: {len(tree.pictures)} pictures, {len(labels.partless)} of "
+            f"them in no part, {len(layouts[layout])} files of labels ({layout}); wanted pictures that are called as "
+            "the labels and the lists of parts say"
         )
     if not labels.classes:
         raise DataError(f"no class in the labels of {display(tree.root)} ({layout}); wanted boxes of at least one")
