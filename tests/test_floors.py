@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments"),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments", "boxes", "annotations"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),

@@ -59,15 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _data(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.data import read_dataset
+    from featherweight.report.audit import audit_text, bad_text, dataset_dict
 
     try:
-        dataset = read_dataset(args.data, _split(args.split))
+        dataset = read_dataset(args.data, _split(args.split), args.task)
     except TooManyBad as error:
         # The list is what this verb is for; the folder is unusable all the same.
         logging.getLogger("featherweight").error("%s", _one_line(error))
         bad = [{"file": file, "cause": cause} for file, cause in error.bad]
-        return _json({"error": str(error), "bad": bad}) if args.json else _bad_text(error.bad), 2
-    return (_json(_dataset_dict(dataset)) if args.json else _audit_text(dataset)), 0
+        return _json({"error": str(error), "bad": bad}) if args.json else bad_text(error.bad), 2
+    return (_json(dataset_dict(dataset)) if args.json else audit_text(dataset)), 0
 
 
 def _fit(args: argparse.Namespace) -> tuple[str, int]:
@@ -498,45 +499,6 @@ def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _dataset_dict(dataset: "Dataset") -> dict[str, Any]:
-    return {
-        "task": dataset.task,
-        "fingerprint": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "pictures": len(dataset.items),
-        **dataset.audit.as_dict(),
-    }
-
-
-def _bad_text(bad: Sequence[tuple[str, str]]) -> str:
-    return "\n".join([f"{len(bad)} bad pictures", *(f"  {file}: {cause}" for file, cause in bad)])
-
-
-def _audit_text(dataset: "Dataset") -> str:
-    audit = dataset.audit
-    parts = dataset.parts
-    width = max(len(name) for name in (*dataset.classes, "class"))
-    lines = [f"{len(dataset.items)} pictures, {len(dataset.classes)} classes, fingerprint {dataset.fingerprint}", ""]
-    lines.append("  ".join([f"{'class':<{width}}", *(f"{part:>7}" for part in parts)]))
-    for name in dataset.classes:
-        lines.append("  ".join([f"{name:<{width}}", *(f"{audit.counts[part][name]:>7}" for part in parts)]))
-    totals = (sum(audit.counts[part].values()) for part in parts)
-    lines.append("  ".join([f"{'all':<{width}}", *(f"{total:>7}" for total in totals)]))
-    lines += ["", f"heights {audit.heights[0]} to {audit.heights[2]}, median {audit.heights[1]}"]
-    lines += [f"widths  {audit.widths[0]} to {audit.widths[2]}, median {audit.widths[1]}"]
-    lines.append(f"{audit.ignored} files passed over that are no pictures by name")
-    lines.append(_bad_text(audit.bad))
-    for title, groups in (
-        ("exact duplicates", audit.duplicates),
-        ("equal pictures in different files", audit.equal),
-        ("equal pictures with different labels", audit.conflicts),
-        ("equal pictures in two parts", audit.leaks),
-    ):
-        lines.append(f"{len(groups)} groups of {title}")
-        lines += [f"  {' = '.join(group)}" for group in groups]
-    return "\n".join(lines)
-
-
 # ------------------------------------------------------------------------------------------------------ parsing
 
 
@@ -628,6 +590,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = _verb(verbs, "data", _data, "what is in a folder of pictures and what is wrong with it")
     data.add_argument("data", metavar="DIR")
+    data.add_argument("--task", help="classify or detect (default: as the folder's layout tells)")
     _add_split(data)
 
     measure = _verb(verbs, "measure", _measure, "accuracy, latency, memory, energy and size of exported files, here")

@@ -3,6 +3,7 @@
     FeatherweightError
     ├── DataError          an image folder that cannot be used
     │   ├── ImageError     one file that is not a picture we can read
+    │   ├── LabelError     one file of boxes that cannot be read
     │   └── TooManyBad     a folder with over 5 % of such files; `bad` lists them all
     ├── WeightsError       pretrained weights that are absent, damaged or of another network
     ├── ModelFileError     a model file that is damaged, hostile or of a kind that cannot be read
@@ -16,9 +17,11 @@
     ├── SettingError       any other setting with a value that cannot be
     └── OutputError        a place where results cannot be written
 
-Imports nothing of the package.
+`display` is how a path stands in a message. Imports nothing of the package.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 
@@ -32,6 +35,10 @@ class DataError(FeatherweightError):
 
 class ImageError(DataError):
     """One file that is not a picture we can read; the message is the cause, without the file's name."""
+
+
+class LabelError(DataError):
+    """One file of boxes that cannot be read; the message is the cause, without the file's name."""
 
 
 class TooManyBad(DataError):
@@ -89,3 +96,9 @@ class SettingError(FeatherweightError):
 
 class OutputError(FeatherweightError):
     """A place where results cannot be written."""
+
+
+def display(path: str | Path) -> str:
+    """A path that can always be printed: bytes that are no UTF-8, and control characters, are escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,179 @@
+"""A folder of labelled pictures → `Dataset`: found, decoded once, split, audited.
+
+Two layouts: `DIR/class/**.jpg`, split here, or `DIR/{train,val,test}/class/**.jpg`, split by its maker.
+
+The split rule: equal pictures (same pixels once decoded) are one group. In each class the groups, ordered by the
+least SHA-256 of their files, are dealt out: the first 15 % to test, the next 15 % to val, the rest to train. So the
+parts depend on contents alone, not on names, order or a seed; every class has its share of each part; and equal
+pictures never stand on both sides.
+
+`dataset` says what a data set is, `find` which files are looked at, `assemble` makes one of the other; here the files
+are read. Nothing is ever written into the user's folder. Imports device, errors, image and progress.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featherweight.data.assemble import assemble, check_usable
+from featherweight.data.audit import Seen, relative
+from featherweight.data.boxed import check
+from featherweight.data.dataset import PARTS, Audit, BoxAudit, Dataset, Item, Split
+from featherweight.data.find import find
+from featherweight.device import available_cores, this_device
+from featherweight.errors import DataError, ImageError, LabelError, display
+from featherweight.image import Pixels, decode, read_bytes, resize
+from featherweight.progress import track
+
+__all__ = [
+    "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display",
+    "labelled", "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan",
+]  # fmt: skip
+MEMORY_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """Every picture of a folder at one size, decoded once: (n, height, width, 3), in memory or in a mapped file."""
+
+    height: int
+    width: int
+    rows: Mapping[Path, int]
+    pixels: Pixels
+
+    def take(self, items: Sequence[Item]) -> Pixels:
+        """The items' pixels, (len(items), height, width, 3); no copy where they lie together."""
+        rows = np.array([self.rows[item.path] for item in items], dtype=np.intp)
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            together: Pixels = self.pixels[rows[0] : rows[0] + len(rows)]
+            return together
+        chosen: Pixels = self.pixels[rows]
+        return chosen
+
+
+def read_dataset(folder: str | Path, split: Split | None = None, task: str | None = None) -> Dataset:
+    """Find, fully decode and split the pictures of a folder.
+
+    `task` is classify or detect; None: the folder's layout tells.
+
+    Raises:
+        DataError: no such folder or one that cannot be listed, parts beside other folders, no pictures, more than
+            5 % bad, an empty class, too few different pictures in one, or fewer than two classes; no boxes, or a file
+            of labels that stands for all of them and cannot be read.
+        SettingError: an unknown task.
+    """
+    return scan(folder, split, None, task)[0]
+
+
+def read_dataset_cached(
+    folder: str | Path, height: int, width: int, split: Split | None = None, task: str | None = None
+) -> tuple[Dataset, PixelCache]:
+    """As `read_dataset`, and keep every picture at one size out of the same decoding.
+
+    Raises:
+        DataError: as `read_dataset`.
+        SettingError: as `read_dataset`.
+    """
+    dataset, cache = scan(folder, split, (height, width), task)
+    if cache is None:
+        raise AssertionError("scan was given a size")
+    return dataset, cache
+
+
+def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "decoding") -> PixelCache:
+    """Decode items into a cache of one size.
+
+    Raises:
+        DataError: a file has changed or vanished since the scan.
+    """
+    pixels = allocate(len(items), height, width)
+
+    def fill(row: int) -> None:
+        try:
+            pixels[row] = resize(decode(read_bytes(items[row].path)), height, width)
+        except ImageError as error:
+            raise DataError(
+                f"{display(items[row].path)} changed since the scan: {error}. Scan the data anew"
+            ) from error
+
+    for _ in track(_in_threads(fill, range(len(items))), label, len(items)):
+        pass
+    return PixelCache(height, width, {item.path: row for row, item in enumerate(items)}, pixels)
+
+
+def labels(items: Sequence[Item]) -> NDArray[np.int64]:
+    """The items' labels, (n,).
+
+    Raises:
+        DataError: the items have boxes.
+    """
+    if any(item.boxes is not None for item in items):
+        raise DataError("pictures with boxes have no one label each; wanted pictures in folders of classes")
+    return np.array([item.label for item in items], dtype=np.int64)
+
+
+def labelled(items: Sequence[Item], height: int, width: int) -> tuple[Pixels, NDArray[np.int64]]:
+    """Pixels (n, h, w, 3) and labels (n,) of items; as `load_pixels`."""
+    return load_pixels(items, height, width).take(items), labels(items)
+
+
+def allocate(count: int, height: int, width: int) -> Pixels:
+    """Room for `count` pictures: in memory, or in an unnamed mapped file where it would take over a quarter of it."""
+    size = count * height * width * 3
+    if size <= MEMORY_SHARE * (this_device().memory_bytes or 2**32):
+        return np.empty((count, height, width, 3), np.uint8)
+    with tempfile.TemporaryFile(prefix="featherweight-") as file:  # the mapping keeps it alive, the name is gone
+        return np.memmap(file, np.uint8, "w+", shape=(count, height, width, 3))
+
+
+def scan(
+    folder: str | Path, split: Split | None, size: tuple[int, int] | None, task: str | None = None
+) -> tuple[Dataset, PixelCache | None]:
+    """The work behind `read_dataset` and `read_dataset_cached`: one pass, every file decoded once, in parallel."""
+    root = Path(folder)
+    found = find(root, task)
+    index = {name: label for label, name in enumerate(found.classes)}
+    pixels = None if size is None else allocate(len(found.files), *size)
+
+    def look(row: int) -> Seen | str:
+        file = found.files[row]
+        if isinstance(file.marks, str):
+            return file.marks
+        try:
+            data = read_bytes(file.path)
+            image = decode(data)
+            height, width = image.shape[:2]
+            checked = None if file.marks is None else check(file.marks, index, height, width)
+        except (ImageError, LabelError) as error:
+            return str(error)
+        if size is not None and pixels is not None:
+            pixels[row] = resize(image, *size)
+        pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
+        pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture
+        return Seen(file, hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width, checked)
+
+    count = len(found.files)
+    looked = list(track(_in_threads(look, range(count)), "scanning pictures", count))
+    seen = [result for result in looked if isinstance(result, Seen)]
+    bad = [(relative(f.path, root), r) for f, r in zip(found.files, looked, strict=True) if isinstance(r, str)]
+    check_usable(found, seen, bad)
+    dataset = assemble(found, seen, tuple(bad), split or Split())
+    if size is None or pixels is None:
+        return dataset, None
+    return dataset, PixelCache(*size, {file.path: row for row, file in enumerate(found.files)}, pixels)
+
+
+def _in_threads(function: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:
+    """Results in order; the decoders let go of the interpreter lock, so threads do run side by side."""
+    pool = ThreadPoolExecutor(available_cores())
+    try:
+        yield from pool.map(function, rows)
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the pictures still in the queue
