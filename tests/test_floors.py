@@ -12,7 +12,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments"),
+    ("boxes",),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments", "decode", "suppress"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),

@@ -244,7 +244,8 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     if args.max_loss is None:
         made = quantize(artifact, folder, calibration, None, settings)
     else:
-        score = accuracy_on(*labelled(dataset.part("val"), artifact.height or 0, artifact.width or 0))
+        size = artifact.height or 0, artifact.width or 0
+        score = accuracy_on(*labelled(dataset.part("val"), *size, artifact.resize or "stretch"))
         made = quantize_within(artifact, folder, calibration, score, args.max_loss, None, settings)
     step = made.steps[-1]
     if args.json:

@@ -185,21 +185,23 @@ def read_dataset(folder: str | Path, split: Split | None = None) -> Dataset:
 
 
 def read_dataset_cached(
-    folder: str | Path, height: int, width: int, split: Split | None = None
+    folder: str | Path, height: int, width: int, split: Split | None = None, rule: str = "stretch"
 ) -> tuple[Dataset, PixelCache]:
-    """As `read_dataset`, and keep every picture at one size out of the same decoding.
+    """As `read_dataset`, and keep every picture at one size, by a rule of `image.resize`, out of the same decoding.
 
     Raises:
         DataError: as `read_dataset`.
     """
-    dataset, cache = scan(folder, split, (height, width))
+    dataset, cache = scan(folder, split, (height, width), rule)
     if cache is None:
         raise AssertionError("scan was given a size")
     return dataset, cache
 
 
-def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "decoding") -> PixelCache:
-    """Decode items into a cache of one size.
+def load_pixels(
+    items: Sequence[Item], height: int, width: int, label: str = "decoding", rule: str = "stretch"
+) -> PixelCache:
+    """Decode items into a cache of one size, by a rule of `image.resize`.
 
     Raises:
         DataError: a file has changed or vanished since the scan.
@@ -208,7 +210,7 @@ def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "de
 
     def fill(row: int) -> None:
         try:
-            pixels[row] = resize(decode(read_bytes(items[row].path)), height, width)
+            pixels[row] = resize(decode(read_bytes(items[row].path)), height, width, rule)
         except ImageError as error:
             raise DataError(
                 f"{display(items[row].path)} changed since the scan: {error}. Scan the data anew"
@@ -224,9 +226,9 @@ def labels(items: Sequence[Item]) -> NDArray[np.int64]:
     return np.array([item.label for item in items], dtype=np.int64)
 
 
-def labelled(items: Sequence[Item], height: int, width: int) -> tuple[Pixels, NDArray[np.int64]]:
+def labelled(items: Sequence[Item], height: int, width: int, rule: str = "stretch") -> tuple[Pixels, NDArray[np.int64]]:
     """Pixels (n, h, w, 3) and labels (n,) of items; as `load_pixels`."""
-    return load_pixels(items, height, width).take(items), labels(items)
+    return load_pixels(items, height, width, rule=rule).take(items), labels(items)
 
 
 def display(path: str | Path) -> str:
@@ -267,7 +269,9 @@ class _Seen:
     width: int
 
 
-def scan(folder: str | Path, split: Split | None, size: tuple[int, int] | None) -> tuple[Dataset, PixelCache | None]:
+def scan(
+    folder: str | Path, split: Split | None, size: tuple[int, int] | None, rule: str = "stretch"
+) -> tuple[Dataset, PixelCache | None]:
     """The work behind `read_dataset` and `read_dataset_cached`: one pass, every file decoded once, in parallel."""
     root = Path(folder)
     classes, found, ignored = _find(root)
@@ -280,7 +284,7 @@ def scan(folder: str | Path, split: Split | None, size: tuple[int, int] | None) 
         except ImageError as error:
             return str(error)
         if size is not None and pixels is not None:
-            pixels[row] = resize(image, *size)
+            pixels[row] = resize(image, *size, rule)
         height, width = image.shape[:2]
         pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
         pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture

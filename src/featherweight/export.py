@@ -4,7 +4,7 @@ Every export is held against the Keras model on calibration pictures before it i
 raises. Files of int8 and float16 are made of the float32 file by `quantize`; LiteRT int8 may be asked for here too.
 
 In scope: converters, the check, the manifest. Not aware of: data sets, budgets.
-Imports analyze, artifact, errors, quantize and runtimes; keras and tensorflow where they are used.
+Imports analyze, artifact, boxes, errors, quantize and runtimes; keras and tensorflow where they are used.
 """
 
 import contextlib
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
+from featherweight.boxes import Decoding
 from featherweight.errors import ExportError
 from featherweight.models.copying import every_layer
 from featherweight.progress import quiet
@@ -44,6 +45,8 @@ class About:
     classes: tuple[str, ...]
     steps: tuple[Step, ...]
     task: str = "classify"
+    resize: str = "stretch"  # how pictures became the size that it was trained on: one of `boxes.RESIZES`
+    decoding: Decoding | None = None  # of a detector
 
 
 def export(
@@ -102,7 +105,7 @@ def described(
         folder: where.
         file_format: onnx or litert.
         precision: of the file.
-        about: name and classes.
+        about: name, classes, and how pictures go in and answers come out.
         size: (height, width) of its pictures.
         counts: (parameters, MACs).
     """
@@ -118,9 +121,10 @@ def described(
         classes=about.classes,
         height=size[0],
         width=size[1],
-        resize="stretch",
+        resize=about.resize,
         parameters=counts[0],
         macs=counts[1],
+        decoding=about.decoding,
     )
 
 
