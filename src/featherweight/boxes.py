@@ -153,9 +153,25 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def as_dict(self) -> dict[str, Any]:
+        """True boxes as plain values for JSON; `true_boxes` takes them back."""
+        return {"corners": self.corners.tolist(), "labels": self.labels.tolist(), "hard": self.hard.tolist()}
+
     def take(self, rows: NDArray[Any]) -> "Boxes":
         """Some of them, by rows (indices or a mask)."""
         return Boxes(self.corners[rows], self.labels[rows], self.scores[rows], self.hard[rows])
+
+
+def true_boxes(corners: Any, labels: Any, hard: Any = None) -> Boxes:
+    """Boxes that are true: corners (k, 4), labels (k,), and which of them need not be found (k,), by default none."""
+    known = np.asarray(labels, np.int64).reshape(-1)
+    easy = np.zeros(len(known), np.bool_)
+    return Boxes(
+        np.asarray(corners, np.float32).reshape(-1, 4),
+        known,
+        np.ones(len(known), np.float32),
+        easy if hard is None else np.asarray(hard, np.bool_).reshape(-1),
+    )
 
 
 def found_boxes(corners: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any]) -> Boxes:

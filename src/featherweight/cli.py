@@ -214,12 +214,19 @@ def _numbers_of(record: Any) -> str:
     return "  ".join(show(record, name) for name in ("accuracy", "latency_p50_ms", "size_bytes"))
 
 
+def _score_on(artifact: Any, items: Sequence[Any]) -> Any:
+    """The score of a file like this one on these items."""
+    from featherweight.data import load_pixels, targets
+    from featherweight.quantize import accuracy_on
+
+    pixels = load_pixels(items, artifact.height or 0, artifact.width or 0, rule=artifact.resize or "stretch")
+    return accuracy_on(pixels.take(items), targets(items), [(item.height, item.width) for item in items])
+
+
 def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.artifact import check_new, read_artifact
-    from featherweight.data import labelled
     from featherweight.quantize import (
         QuantizeSettings,
-        accuracy_on,
         calibration_pictures,
         quantize,
         quantize_within,
@@ -244,8 +251,7 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     if args.max_loss is None:
         made = quantize(artifact, folder, calibration, None, settings)
     else:
-        size = artifact.height or 0, artifact.width or 0
-        score = accuracy_on(*labelled(dataset.part("val"), *size, artifact.resize or "stretch"))
+        score = _score_on(artifact, dataset.part("val"))
         made = quantize_within(artifact, folder, calibration, score, args.max_loss, None, settings)
     step = made.steps[-1]
     if args.json:

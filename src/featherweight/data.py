@@ -7,7 +7,7 @@ least SHA-256 of their files, are dealt out: the first 15 % to test, the next 15
 parts depend on contents alone, not on names, order or a seed; every class has its share of each part; and equal
 pictures never stand on both sides.
 
-Nothing is ever written into the user's folder. Imports errors, image and progress.
+Nothing is ever written into the user's folder. Imports boxes, device, errors, image and progress.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.boxes import Boxes
 from featherweight.device import available_cores, this_device
 from featherweight.errors import DataError, ImageError, SettingError, TooManyBad
 from featherweight.image import Pixels, decode, read_bytes, resize
@@ -81,6 +82,7 @@ class Item:
     pixels_sha256: str
     height: int
     width: int
+    boxes: Boxes | None = None  # of a data set of boxes, where `label` is -1
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,11 @@ def load_pixels(
 def labels(items: Sequence[Item]) -> NDArray[np.int64]:
     """The items' labels, (n,)."""
     return np.array([item.label for item in items], dtype=np.int64)
+
+
+def targets(items: Sequence[Item]) -> list[Any]:
+    """What is true of each item, as plain values for JSON: its label, or its boxes."""
+    return [item.label if item.boxes is None else item.boxes.as_dict() for item in items]
 
 
 def labelled(items: Sequence[Item], height: int, width: int, rule: str = "stretch") -> tuple[Pixels, NDArray[np.int64]]:

@@ -12,12 +12,12 @@ from typing import Any
 from featherweight.artifact import Artifact, Choice, read_artifact
 from featherweight.data import display
 from featherweight.device import this_device
-from featherweight.errors import ArtifactError, DataError, ImageError, RuntimeFailure, SettingError
+from featherweight.errors import DataError, ImageError, RuntimeFailure, SettingError
 from featherweight.image import read_image, resize
 from featherweight.progress import logger
 from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
 from featherweight.runtimes.settings import Settings, settings_of
-from featherweight.tasks import task_named
+from featherweight.tasks import task_of
 
 
 def predict(
@@ -45,19 +45,16 @@ def predict(
     if top < 1 or (threads is not None and threads < 1):
         raise SettingError(f"top {top}, threads {threads}; wanted at least 1")
     loaded = artifact if isinstance(artifact, Artifact) else read_artifact(artifact)
-    if loaded.classes is None or loaded.task is None:
-        raise ArtifactError(
-            f"{loaded.path} is a bare model file and does not say its classes; wanted an artifact folder"
-        )
+    task = task_of(loaded)
     session = load(loaded, runtime, threads)
-    task = task_named(loaded.task)
     results = []
     for path in [images] if isinstance(images, str | Path) else images:
         try:
-            pixels = resize(read_image(path), session.height, session.width)
+            picture = read_image(path)
         except ImageError as error:
             raise DataError(f"{display(path)}: {error}; wanted a JPEG, PNG, BMP, WebP or GIF picture") from error
-        predictions = task.decode(session.run(pixels[None]), loaded.classes)[0]
+        pixels = resize(picture, session.height, session.width, loaded.resize or "stretch")
+        predictions = task.decode(session.run(pixels[None]), [(picture.shape[0], picture.shape[1])])[0]
         results.append({"image": display(path), "predictions": predictions[:top]})
     return results
 

@@ -111,7 +111,9 @@ def hold_accuracy(runners: Sequence[Runner], default: Runner, pictures: Pictures
     logger.info("accuracy of %d configurations on %d pictures", len(groups), min(count, len(pictures.items)))
     found = accuracies([group[0].case for group in groups.values()], default.case, pictures, count)
     for group in groups.values():
-        accuracy = found[group[0].case]
+        accuracy = found.get(group[0].case)
+        if accuracy is None:
+            continue
         for runner in group:
             if isinstance(accuracy, str) or lower(accuracy):
                 runner.out = f"accuracy: {accuracy}"
@@ -178,6 +180,8 @@ def _same_first(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> NDAr
 def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: int) -> dict[Case, Accuracies | str]:
     """Each configuration against the default on the same pictures, or why that could not be told.
 
+    Those whose metric cannot be said of single pictures are left out: they are held by their outputs alone.
+
     Args:
         cases: one of each arithmetic; threads do not change what is computed.
         default: what they are held against.
@@ -188,8 +192,10 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
         MeasureError: the default itself died, hung or refused.
     """
     some = replace(pictures, items=tuple(evenly(pictures.items, count)))
-    expected = _right(default, some)
-    found = in_parallel(lambda case: tried(lambda: _right(case, some)), cases)
+    expected = right_ones(default, some)
+    if expected is None:
+        return {}
+    found = in_parallel(lambda case: tried(lambda: right_ones(case, some)), cases)
     return {
         case: right
         if isinstance(right, str)
@@ -201,6 +207,7 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
             pictures.part,
         )
         for case, right in zip(cases, found, strict=True)
+        if right is not None
     }
 
 
@@ -216,12 +223,6 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(pool.map(function, items))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _right(case: Case, pictures: Pictures) -> list[bool]:
-    right = right_ones(case, pictures)
-    assert right is not None  # as there is accuracy
-    return right
 
 
 def tried(step: Callable[[], T]) -> T | str:
