@@ -39,6 +39,7 @@ HEAVY = {
     "onnxruntime": {"runtimes", "quantize"},
     "ai_edge_litert": {"runtimes", "quantize"},
     "openvino": {"runtimes"},
+    "hotcoco": {"tasks"},
     "psutil": {"device"},
     "pynvml": {"device"},
     "mlflow": {"share"},

@@ -27,7 +27,7 @@ def test_the_task_s_name_and_its_metric() -> None:
 
 @pytest.mark.parametrize("name", ["detec", "", "Classify"])
 def test_an_unknown_task(name: str) -> None:
-    with pytest.raises(SettingError, match=f"unknown task '{name}'; known: classify"):
+    with pytest.raises(SettingError, match=f"unknown task '{name}'; known: classify, detect"):
         task_of(replace(ARTIFACT, task=name))
 
 

@@ -33,7 +33,7 @@ from featherweight.errors import MeasureError, RuntimeFailure, SettingError
 from featherweight.image import decoder_versions
 from featherweight.measure import numbers
 from featherweight.measure.protocol import Origin, Power, Protocol
-from featherweight.record import Record
+from featherweight.record import OPTIONAL, Record
 from featherweight.runtimes import runtime_named
 from featherweight.runtimes.settings import Settings
 from featherweight.worker import Worker
@@ -228,6 +228,8 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
     score = answer["score"]
     low, high = score["interval"]
     found.fields |= {"accuracy": score["value"], "accuracy_interval": (low, high), "accuracy_n": score["n"]}
+    found.fields |= {name: score.get(name) for name in (*OPTIONAL, "scores", "metric")}
+    found.settings["accuracy_interval_by"] = score["interval_by"]
     if score["right"] is not None:
         found.samples["right"] = score["right"]
     found.settings["timed_outputs_checked"] = answer["checked"]

@@ -1,9 +1,9 @@
 """What a model's outputs mean and how good they are. Only this folder and the heads know a task's name.
 
-Imports artifact and errors.
+Imports artifact, boxes, decode, errors, stats and suppress.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,8 +32,9 @@ class Task(Protocol):
     def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
         """What `read` gave, and what is true as `data.targets` has it → the metric and how sure it is.
 
-        Always in it: "value" 0–1, "interval" of 95 %, "n" pictures, "right": whether each picture was right, or `None`
-        where that cannot be said of a single one.
+        Always in it: "value" 0–1, "interval" of 95 % and what it is by ("interval_by"), "n" pictures, "metric", and
+        "right": whether each picture was right, or `None` where that cannot be said of a single one. What else is in
+        it by a quantity's name goes into the record, and "scores" is what stands behind the metric.
         """
         ...
 
@@ -54,12 +55,13 @@ def task_of(artifact: Artifact) -> Task:
         SettingError: an unknown task.
     """
     from featherweight.tasks.classify import Classify
+    from featherweight.tasks.detect import Detect
 
     if artifact.task is None or artifact.classes is None:
         raise ArtifactError(
             f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder"
         )
-    tasks: dict[str, type[Classify]] = {task.name: task for task in (Classify,)}
+    tasks: dict[str, Callable[[Artifact], Task]] = {Classify.name: Classify, Detect.name: Detect}
     if artifact.task not in tasks:
         raise SettingError(f"unknown task {artifact.task!r}; known: {', '.join(tasks)}")
     return tasks[artifact.task](artifact)

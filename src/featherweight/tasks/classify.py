@@ -35,10 +35,11 @@ class Classify:
         return [int(place) for place in np.argmax(outputs, axis=1)]
 
     def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
-        """Labels found and true, n each → {"value", "interval", "n", "right": a bool a picture}."""
+        """Labels found and true, n each → as the protocol has it, with "right" a bool a picture."""
         right = [int(found) == int(target) for found, target in zip(answers, targets, strict=True)]
         count, n = sum(right), len(right)
-        return {"value": count / n, "interval": wilson(count, n), "n": n, "right": right}
+        how = {"metric": self.metric, "interval_by": "Wilson's"}
+        return {"value": count / n, "interval": wilson(count, n), "n": n, "right": right, **how}
 
     def agreement(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
         """How often the best class of (n, classes) is the same.
