@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
-    ("errors", "progress", "stats"),
+    ("errors", "outputs", "progress", "stats"),
     ("boxes",),
     ("quantity", "device", "artifact", "image", "modelfile", "moments", "decode", "suppress"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from featherweight.budget import Budget, parse_budget
 from featherweight.errors import BudgetError, OutputError, RecordError
-from featherweight.record import BY_KEY, QUANTITIES, Record, append_record
+from featherweight.record import BY_KEY, OPTIONAL, QUANTITIES, Record, append_record
 from featherweight.report import Comparison, card, compare, markdown, page, plot, show, table
 from featherweight.report.figure import (
     BOTTOM,

@@ -8,7 +8,7 @@ What only some commands need (pictures, meters, tasks) is imported in those: a c
 file's, and none of ours. When the parent is gone, however it ended, so is this process, whatever it is doing.
 
 In scope: what is timed. Not aware of: why, nor what becomes of the numbers.
-Imports artifact, data, device, errors, image, runtimes and tasks.
+Imports artifact, data, device, errors, image, outputs, runtimes and tasks.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import read_artifact
 from featherweight.errors import FeatherweightError, ImageError, MeasureError, RuntimeFailure, SettingError
+from featherweight.outputs import most_off
 from featherweight.runtimes import Session, runtime_named
 from featherweight.runtimes.settings import settings_of
 
@@ -105,11 +106,12 @@ class Child:
                 f"{self._artifact.name} takes {self._session.height}×{self._session.width}, its golden input differs"
             )
         found = np.concatenate([self._session.run(one[None]) for one in inputs])
-        return {"off": float(np.max(np.abs(found - expected)))}
+        return {"off": most_off(expected, found)}
 
     def outputs(self) -> dict[str, Any]:
-        """The answers to the inputs, as they are now."""
-        return {"outputs": [self._session.run(one)[0].ravel().tolist() for one in self._inputs]}
+        """The answers to the inputs, as they are now: flat, and the shape of one."""
+        found = [self._session.run(one)[0] for one in self._inputs]
+        return {"outputs": [one.ravel().tolist() for one in found], "shape": list(found[0].shape)}
 
     def inputs(self, paths: list[str], count: int) -> dict[str, Any]:
         """What the clock runs on from now on: the pictures, else the golden inputs, else noise."""
@@ -175,7 +177,7 @@ class Child:
             outputs = self._session.run(pixels)
             answers += self._task.read(outputs, [size])
             if path in timed:
-                off.append(float(np.max(np.abs(outputs[0] - timed[path]))))
+                off.append(most_off(timed[path][None], outputs))
         score = self._task.score(answers, [target for _, target in items])
         return {"score": score, "checked": len(off), "off": float(np.max(off)) if off else None}  # NaN comes through
 
