@@ -20,6 +20,7 @@ class Task(Protocol):
 
     name: str
     metric: str  # what `score` gives
+    shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
 
     def decode(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[list[dict[str, Any]]]:
         """Outputs (n, …) for pictures of these sizes → for each its predictions, best first, as plain values."""

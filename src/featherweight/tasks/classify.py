@@ -19,6 +19,7 @@ class Classify:
 
     name = "classify"
     metric = "top-1"
+    shown: int | None = 5
 
     def __init__(self, artifact: Artifact):
         self._classes = artifact.classes or ()

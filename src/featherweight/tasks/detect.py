@@ -25,6 +25,7 @@ class Detect:
 
     name = "detect"
     metric = "AP50:95"
+    shown: int | None = None
 
     def __init__(self, artifact: Artifact):
         if artifact.decoding is None:
