@@ -60,7 +60,7 @@ def test_a_detector_keeps_what_its_numbers_mean(tmp_path: Path) -> None:
     assert read_artifact(tmp_path / "model") == written and written.decoding == decoding
     whole = json.loads((tmp_path / "model" / MANIFEST).read_text())["decoding"]
     for changes, said in (
-        ({"resize": "crop"}, "resize is 'crop'; known: stretch, letterbox"),
+        ({"resize": "crop"}, "resize is 'crop'; known: stretch, letterbox, bilinear"),
         ({"decoding": {**whole, "classes": 2}}, "decoding is of 2 classes at 8×8, the manifest of 3 at 8×8"),
         ({"decoding": {**whole, "kind": "ssd"}}, "unknown decoding 'ssd'"),
     ):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from featherweight.boxes import Boxes, Decoding, Scale, area_of, decoding_of, found_boxes, place
+from featherweight.boxes import RESIZES, Boxes, Decoding, Scale, area_of, decoding_of, found_boxes, place
 from featherweight.decode import CANDIDATES, decode
 from featherweight.errors import SettingError
 from featherweight.suppress import suppress
@@ -196,11 +196,11 @@ def test_any_decoding_is_read_or_refused(name: str, value: Any) -> None:
 
 
 def test_where_a_picture_lies() -> None:
-    assert area_of("stretch", (50, 200), (30, 40)) == (0, 0, 40, 30)
+    assert area_of("stretch", (50, 200), (30, 40)) == area_of("bilinear", (50, 200), (30, 40)) == (0, 0, 40, 30)
     assert area_of("letterbox", (50, 200), (30, 40)) == (0, 10, 40, 10)  # 200×50 by 0.2
     assert area_of("letterbox", (200, 50), (30, 40)) == (16, 0, 7, 30)  # 50 · 30 / 200 = 7.5, rounded down
     assert area_of("letterbox", (1, 1000), (30, 40)) == (0, 14, 40, 1)  # never less than a pixel
-    with pytest.raises(SettingError, match="unknown resize 'crop'; known: stretch, letterbox"):
+    with pytest.raises(SettingError, match="unknown resize 'crop'; known: stretch, letterbox, bilinear"):
         area_of("crop", (1, 1), (1, 1))
 
 
@@ -218,7 +218,7 @@ def test_boxes_are_placed_in_the_picture_and_cut_off() -> None:
 
 
 @given(
-    st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(["stretch", "letterbox"]),
+    st.integers(1, 3000), st.integers(1, 3000), st.sampled_from(RESIZES),
     st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )  # fmt: skip
 def test_placing_turns_the_resize_back(high: int, wide: int, rule: str, shares: list[float]) -> None:

@@ -581,6 +581,13 @@ def test_a_letterbox_keeps_the_aspect_ratio_on_grey() -> None:
         resize(pixels, 4, 4, "crop")
 
 
+def test_bilinear_alone_skips_pixels() -> None:
+    pixels = np.zeros((1, 16, 3), np.uint8)
+    pixels[:, 1::4] = 255  # of each 4 only pixels 1 and 2 are looked at, half of each
+    assert (resize(pixels, 1, 4, "bilinear") // 2 == 63).all()
+    assert (resize(pixels, 1, 4) == 64).all()  # the mean of all 4
+
+
 def test_decoder_versions_names_every_decoder() -> None:
     assert set(decoder_versions()) == {"pillow", "simplejpeg", "opencv-python-headless"}
 

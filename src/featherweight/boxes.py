@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from featherweight.errors import SettingError
 
 KINDS = ("yolo", "region", "grid", "distances")
-# How a picture becomes the network's input: stretched to it; or scaled as a whole and centred on grey.
-RESIZES = ("stretch", "letterbox")
+# How a picture becomes the network's input: stretched to it; scaled as a whole and centred on grey; or stretched by
+# bilinear sampling alone, however much it shrinks, as Darknet's networks were trained.
+RESIZES = ("stretch", "letterbox", "bilinear")
 MOST_PRIORS = 10_000_000  # more than any network's, and still no more than memory holds
 
 
@@ -205,7 +206,7 @@ def area_of(resize: str, picture: tuple[int, int], size: tuple[int, int]) -> tup
     if resize not in RESIZES:
         raise SettingError(f"unknown resize {resize!r}; known: {', '.join(RESIZES)}")
     (high, wide), (height, width) = picture, size
-    if resize == "stretch":
+    if resize != "letterbox":
         return 0, 0, width, height
     if width * high < height * wide:
         inner = width, max(1, high * width // wide)

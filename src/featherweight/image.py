@@ -155,13 +155,14 @@ def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pi
         pixels: (h, w, 3) RGB.
         height: pixels.
         width: pixels.
-        rule: stretch, which does not keep the aspect ratio; or letterbox, which does, centred on grey (`GREY`).
+        rule: stretch, which does not keep the aspect ratio; letterbox, which does, centred on grey (`GREY`); or
+            bilinear, a stretch that skips pixels.
 
     Raises:
         SettingError: an unknown rule.
     """
     left, top, inner_width, inner_height = area_of(rule, (pixels.shape[0], pixels.shape[1]), (height, width))
-    inner = _stretched(pixels, inner_height, inner_width)
+    inner = _stretched(pixels, inner_height, inner_width, may_skip=rule == "bilinear")
     if inner.shape[:2] == (height, width):
         return inner
     boxed = np.full((height, width, 3), GREY, np.uint8)
@@ -169,11 +170,11 @@ def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pi
     return boxed
 
 
-def _stretched(pixels: Pixels, height: int, width: int) -> Pixels:
+def _stretched(pixels: Pixels, height: int, width: int, may_skip: bool) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     skips = pixels.shape[0] >= 2 * height or pixels.shape[1] >= 2 * width
-    kind = cv2.INTER_AREA if skips else cv2.INTER_LINEAR
+    kind = cv2.INTER_AREA if skips and not may_skip else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=kind), np.uint8)
 
 
