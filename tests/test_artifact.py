@@ -70,6 +70,12 @@ def test_a_detector_keeps_what_its_numbers_mean(tmp_path: Path) -> None:
         edit(tmp_path / "model", resize="letterbox", decoding=whole)
 
 
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="resize is 'crop'"):
+        make_artifact(tmp_path / "model", resize="crop")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_golden_comes_back_bit_for_bit(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     golden = rng.integers(0, 256, (3, 4, 5, 3), np.uint8), rng.random((3, 2), np.float32)

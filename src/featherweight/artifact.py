@@ -163,6 +163,7 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
     It is written untuned: what was fastest for another file says nothing of this one.
 
     Raises:
+        ArtifactError: the manifest would be none, as where the decoding is about other classes.
         OutputError: the folder exists already or cannot be written.
     """
     fields = {
@@ -173,13 +174,14 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
         "tuned": {},
     }
     del fields["path"]
+    written = _from_fields(artifact.path, json.loads(json.dumps(fields)))
     with new_folder(artifact.path) as folder:
         write_file(folder / artifact.file, model)
         arrays = io.BytesIO()
         np.savez_compressed(arrays, input=golden[0], output=golden[1])
         write_file(folder / GOLDEN, arrays.getvalue())
         write_file(folder / MANIFEST, _manifest(fields))
-    return _from_fields(artifact.path, json.loads(json.dumps(fields)))
+    return written
 
 
 def write_choice(artifact: Artifact, device_id: str, choice: Choice) -> Artifact:
