@@ -29,6 +29,7 @@ from featherweight.artifact import (
     write_choice,
     write_file,
 )
+from featherweight.boxes import Decoding, Scale
 from featherweight.errors import ArtifactError, OutputError
 from tests.make import CLASSES, MODEL, make_artifact
 
@@ -51,6 +52,28 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert sorted(path.name for path in written.path.iterdir()) == sorted([MANIFEST, GOLDEN, "model.onnx"])
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["model"]
     assert (tmp_path / "deep/model").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_detector_keeps_what_its_numbers_mean(tmp_path: Path) -> None:
+    decoding = Decoding("yolo", (Scale(1, 1, ((4.0, 2.0), (1.0, 8.0)), 1.05),), 8, 8, classes=3, softmax=True)
+    written = make_artifact(tmp_path / "model", task="detect", resize="letterbox", decoding=decoding)
+    assert read_artifact(tmp_path / "model") == written and written.decoding == decoding
+    whole = json.loads((tmp_path / "model" / MANIFEST).read_text())["decoding"]
+    for changes, said in (
+        ({"resize": "crop"}, "resize is 'crop'; known: stretch, letterbox, bilinear"),
+        ({"decoding": {**whole, "classes": 2}}, "decoding is of 2 classes at 8×8, the manifest of 3 at 8×8"),
+        ({"decoding": {**whole, "kind": "ssd"}}, "unknown decoding 'ssd'"),
+    ):
+        edit(tmp_path / "model", **changes)
+        with pytest.raises(ArtifactError, match=said):
+            read_artifact(tmp_path / "model")
+        edit(tmp_path / "model", resize="letterbox", decoding=whole)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="resize is 'crop'"):
+        make_artifact(tmp_path / "model", resize="crop")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_golden_comes_back_bit_for_bit(tmp_path: Path) -> None:
@@ -128,10 +151,10 @@ def test_a_manifest_cut_off_anywhere(tmp_path: Path) -> None:
 
 def test_another_schema(tmp_path: Path) -> None:
     make_artifact(tmp_path / "model")
-    for schema in (3, 0, True, "2", None):
+    for schema in (4, 0, True, "2", None):
         edit(tmp_path / "model", schema=schema)
         with pytest.raises(
-            ArtifactError, match=rf"has schema {schema}, this featherweight reads 1 to 2; use the version that wrote it"
+            ArtifactError, match=rf"has schema {schema}, this featherweight reads 1 to 3; use the version that wrote it"
         ):
             read_artifact(tmp_path / "model")
 
@@ -150,13 +173,14 @@ CHOICE = Choice(
 )
 
 
-def test_a_manifest_of_schema_1_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("schema", "without"), [(1, ("tuned", "decoding")), (2, ("decoding",))])
+def test_an_earlier_manifest_is_read(tmp_path: Path, schema: int, without: tuple[str, ...]) -> None:
     written = make_artifact(tmp_path / "model")
-    edit(tmp_path / "model", schema=1, tuned=...)
+    edit(tmp_path / "model", schema=schema, **dict.fromkeys(without, ...))
     assert read_artifact(tmp_path / "model") == written
-    assert written.tuned == {}
-    tuned = write_choice(written, "abc", CHOICE)  # and becomes one of schema 2 by a choice
-    assert json.loads((tmp_path / "model" / MANIFEST).read_text())["schema"] == 2
+    assert written.tuned == {} and written.decoding is None
+    tuned = write_choice(written, "abc", CHOICE)  # and becomes one of schema 3 by a choice
+    assert json.loads((tmp_path / "model" / MANIFEST).read_text())["schema"] == 3
     assert tuned == replace(written, tuned={"abc": CHOICE})
 
 

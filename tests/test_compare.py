@@ -237,7 +237,7 @@ def test_a_missing_number_is_not_compared_as_zero(quantity: Quantity) -> None:
         rf"{without.id} \(.*\) has no {quantity.key}: no meter\. Leave {quantity.key} out with --keys, or measure it"
     )
     with pytest.raises(RecordError, match=message):
-        front([make_record(), without], (quantity.key,))
+        front([make_record(**{quantity.field: 0.5}), without], (quantity.key,))
     with pytest.raises(RecordError, match=message):
         better(without, make_record(), quantity.key)
     with pytest.raises(RecordError, match="not measured"):
@@ -331,3 +331,10 @@ def test_what_changed_of_the_machine() -> None:
     assert changes({"before": {"mhz": 2000, "share": 0.02}, "after": {"mhz": 1910, "share": 0.1}}) == []
     assert changes({"before": {"load": [1.0]}, "after": {"load": [2.0]}}) == [("load", [1.0], [2.0])]
     assert changes({}) == changes({"before": "hot"}) == []
+
+
+def test_two_metrics_are_not_compared() -> None:
+    records = [make_record(), make_record(metric="AP50:95")]
+    with pytest.raises(RecordError, match=r"records differ in metric: AP50:95, top-1\. Compare each task apart"):
+        check_comparable(records, ("accuracy",))
+    check_comparable(records, ("latency_p50",))

@@ -11,10 +11,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
-    ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments", "boxes", "annotations"),
-    ("data", "record", "tasks", "runtimes", "page", "training_state"),
-    ("budget", "compare", "models", "quantize", "worker"),
+    ("errors", "outputs", "progress", "stats"),
+    ("boxes",),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress"),
+    ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),
+    ("budget", "compare", "models", "quantize", "worker", "frames"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
     ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
     ("qat", "search", "tune", "reproduce"),
@@ -38,6 +39,7 @@ HEAVY = {
     "onnxruntime": {"runtimes", "quantize"},
     "ai_edge_litert": {"runtimes", "quantize"},
     "openvino": {"runtimes"},
+    "hotcoco": {"tasks"},
     "psutil": {"device"},
     "pynvml": {"device"},
     "mlflow": {"share"},

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from featherweight.errors import DataError, ImageError
-from featherweight.image import MAX_BYTES, MAX_PIXELS, decode, decoder_versions, read_bytes, read_image, resize
+from featherweight.errors import DataError, ImageError, SettingError
+from featherweight.image import GREY, MAX_BYTES, MAX_PIXELS, decode, decoder_versions, read_bytes, read_image, resize
 
 HEIGHT, WIDTH = 12, 20
 
@@ -567,6 +567,25 @@ def test_resize_keeps_what_has_the_size_and_averages_what_is_halved() -> None:
     stripes[:, ::2] = 255
     assert np.abs(resize(stripes, 4, 4).astype(int) - 127.5).max() < 25
     assert resize(noise(), 7, 9).shape == (7, 9, 3)
+
+
+def test_a_letterbox_keeps_the_aspect_ratio_on_grey() -> None:
+    pixels = noise(height=4, width=8)
+    boxed = resize(pixels, 8, 8, "letterbox")
+    np.testing.assert_array_equal(boxed[2:6], pixels)
+    assert (boxed[:2] == GREY).all() and (boxed[6:] == GREY).all()
+    tall = resize(noise(height=40, width=10), 20, 16, "letterbox")  # 5×20, the 11 that are left over 5 to 6
+    assert (tall[:, :5] == GREY).all() and (tall[:, 10:] == GREY).all() and (tall[:, 5:10] != GREY).any()
+    assert resize(pixels, 4, 8, "letterbox") is pixels
+    with pytest.raises(SettingError, match="unknown resize 'crop'"):
+        resize(pixels, 4, 4, "crop")
+
+
+def test_bilinear_alone_skips_pixels() -> None:
+    pixels = np.zeros((1, 16, 3), np.uint8)
+    pixels[:, 1::4] = 255  # of each 4 only pixels 1 and 2 are looked at, half of each
+    assert (resize(pixels, 1, 4, "bilinear") == 128).all()
+    assert (resize(pixels, 1, 4) == 64).all()  # the mean of all 4
 
 
 def test_decoder_versions_names_every_decoder() -> None:

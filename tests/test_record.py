@@ -20,12 +20,14 @@ from hypothesis import strategies as st
 from featherweight import record as module
 from featherweight.errors import OutputError, RecordError
 from featherweight.record import (
-    NEW_IN_2,
     QUANTITIES,
     Record,
     append_record,
+    label_of,
+    newer_than,
     read_records,
     record_from_json,
+    told,
     value_of,
 )
 from tests.make import make_record
@@ -90,8 +92,27 @@ def test_no_other_field_is_a_quantity(name: str) -> None:
         value_of(make_record(), name)
 
 
+def test_a_record_of_schema_2_keeps_its_line_and_its_metric_is_top_1() -> None:
+    old = {name: value for name, value in json.loads(make_record().to_json()).items() if name not in newer_than(2)}
+    line = json.dumps({**old, "schema": 2}, sort_keys=True)
+    record = record_from_json(line)
+    assert record.to_json() == line and label_of("accuracy", [record]) == "top-1"
+    with pytest.raises(RecordError, match="fields missing or unknown: 'ap50, ap75, metric, scores'"):
+        record_from_json(line_with(schema=2))
+
+
+def test_a_detector_s_record_says_its_metric() -> None:
+    plain, detector = make_record(), make_record(metric="AP50:95", ap50=0.75, ap75=0.5, scores={"small": None})
+    assert record_from_json(detector.to_json()) == detector
+    assert [name for name in QUANTITIES if name not in told(plain)] == ["ap50", "ap75"]
+    assert told(detector) == tuple(QUANTITIES)
+    assert label_of("accuracy", [detector, detector]) == "AP50:95"
+    assert label_of("accuracy", [plain, detector]) == "accuracy" and label_of("ap50", [plain, detector]) == "AP50"
+    assert label_of("accuracy", []) == "top-1"
+
+
 def test_a_record_of_schema_1_is_read_and_keeps_its_line_and_id() -> None:
-    old = {name: value for name, value in json.loads(make_record().to_json()).items() if name not in NEW_IN_2}
+    old = {name: value for name, value in json.loads(make_record().to_json()).items() if name not in newer_than(1)}
     line = json.dumps({**old, "schema": 1}, sort_keys=True)
     record = record_from_json(line)
     assert record.to_json() == line
@@ -108,7 +129,7 @@ def test_an_estimate_is_no_energy() -> None:
 
 
 def test_a_record_of_schema_1_has_no_fields_of_schema_2() -> None:
-    with pytest.raises(RecordError, match="fields missing or unknown: 'cold_start_ms, "):
+    with pytest.raises(RecordError, match="fields missing or unknown: 'ap50, ap75, cold_start_ms, "):
         record_from_json(line_with(schema=1))
 
 
@@ -144,9 +165,9 @@ def line_with(**changes: Any) -> str:
         ("9" * 5000, "not JSON"),
         ("[]", "list instead of an object"),
         ("null", "NoneType instead of an object"),
-        ("{}", "schema None; this featherweight reads 1 to 2"),
-        (line_with(schema=3), "schema 3; this featherweight reads 1 to 2"),
-        (line_with(schema=True), "schema True; this featherweight reads 1 to 2"),
+        ("{}", "schema None; this featherweight reads 1 to 3"),
+        (line_with(schema=4), "schema 4; this featherweight reads 1 to 3"),
+        (line_with(schema=True), "schema True; this featherweight reads 1 to 3"),
         (line_with(color="red"), "fields missing or unknown: 'color'"),
         (line_with(accuracy=...), "fields missing or unknown: 'accuracy'"),
         (line_with(accuracy=float("nan")), "NaN is not a number"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from featherweight.budget import Budget, parse_budget
 from featherweight.errors import BudgetError, OutputError, RecordError
-from featherweight.record import BY_KEY, QUANTITIES, Record, append_record
+from featherweight.record import BY_KEY, OPTIONAL, QUANTITIES, Record, append_record
 from featherweight.report import Comparison, card, compare, markdown, page, plot, show, table
 from featherweight.report.figure import (
     BOTTOM,
@@ -390,7 +390,7 @@ def test_a_card_has_every_number_and_the_reason_of_each_missing_one() -> None:
     assert "onnxruntime 1.31.1, 1 thread, Testboard 5" in lines[1]
     assert lines[2] == "  computed in int8 on cpu (file: int8)"
     body = {line.strip()[:24].strip(): line.strip()[24:].strip() for line in lines[3:-1]}
-    assert list(body) == [quantity.label for quantity in QUANTITIES.values()]
+    assert list(body) == [QUANTITIES[name].label for name in QUANTITIES if name not in OPTIONAL]
     assert body["top-1"] == "87.5 % (81.0–92.0)  n = 160, test pictures"
     assert body["p50 latency"] == "4.25 ms (4.12–4.38)  n = 700 runs"
     assert body["energy per inference"] == "–  no meter"

@@ -74,7 +74,7 @@ class Scripted:
             raise MeasureError(f"the process that ran {self.way} died with signal 11")
         if command == "outputs":
             golden = None if self.artifact.foreign else self.artifact.golden()[1].tolist()
-            return {"outputs": self.script.outputs.get(self.way, golden)}
+            return {"outputs": self.script.outputs.get(self.way, golden), "shape": [-1]}
         ms = self.script.ms.get(self.way, 10.0) * math.exp(self.script.noise.gauss(0, 0.005))
         return {"ns": [int(ms * 1e6)] * 5}
 
@@ -218,6 +218,15 @@ WANTED = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
 def test_which_outputs_agree(found: Any, why: str | None) -> None:
     said = disagreement(WANTED, np.array(found, np.float32))
     assert said == why
+
+
+def test_raw_numbers_agree_as_a_whole() -> None:
+    wanted = np.array([[[-4, 4], [-4, 4]]], np.float32)  # they deviate by 4
+    assert disagreement(wanted, wanted + np.float32(0.39)) is None
+    assert disagreement(wanted, wanted.reshape(1, 1, 4)) is None
+    said = "outputs off by 0.12 of their spread, allowed are 0.1"
+    assert disagreement(wanted, wanted + np.float32(0.5)) == said
+    assert outputs_off(wanted, wanted + np.float32(0.5)) == pytest.approx(0.125)
 
 
 def test_either_of_two_that_are_tied_may_come_first() -> None:

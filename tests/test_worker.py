@@ -404,6 +404,7 @@ def child_of(*sessions: Counting) -> Child:
     child._runtime = SimpleNamespace(load=lambda *_: next(others))  # type: ignore[assignment]
     child._artifact, child._settings = SimpleNamespace(classes=None, task=None, name="x"), Settings()  # type: ignore
     child._inputs = [np.full((1, 1, 1, 3), n, np.uint8) for n in (3, 5, 7)]
+    child._sizes = [(1, 1)] * 3
     child._paths, child._timed = ("a", "b", "c"), {}
     return child
 
@@ -432,10 +433,14 @@ def test_a_stream_that_fails_stops_them_all(fails_at: int, place: int) -> None:
 class Scored(Child):
     """Its pictures are empty and its task gives no score."""
 
-    _task = SimpleNamespace(score=lambda outputs, labels: {"n": len(outputs)})  # type: ignore[assignment]
+    _task = SimpleNamespace(  # type: ignore[assignment]
+        read=lambda outputs, sizes: list(outputs),
+        decode=lambda outputs, sizes: [],
+        score=lambda answers, targets: {"n": len(answers)},
+    )
 
-    def _picture(self, path: str) -> np.ndarray:
-        return np.zeros((1, 1, 3), np.uint8)
+    def _picture(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
+        return np.zeros((1, 1, 1, 3), np.uint8), (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,13 @@
     my-model/
       model.onnx | model.tflite
       artifact.json     what it is, how it was made, sha256 of the model file; how it runs fastest, a device each
-      golden.npz        input (k, h, w, 3) uint8 and the outputs (k, classes) float32 that the file gave when made
+      golden.npz        input (k, h, w, 3) uint8 and the outputs (k, …) float32 that the file gave when made
 
 A model's input is always RGB, 0–255, (n, h, w, 3): normalization lives inside the graph, so that accuracy cannot be
 lost between training and deployment. A bare `.onnx` or `.tflite` of somebody else can be read too; what cannot be
 known of it is `None`.
 
-Imports errors only.
+Imports boxes and errors.
 """
 
 import contextlib
@@ -33,11 +33,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import ArtifactError, OutputError
+from featherweight.boxes import RESIZES, Decoding, decoding_of
+from featherweight.errors import ArtifactError, OutputError, SettingError
 
 # 1: first.
 # 2: `tuned`, the fastest way to run the file on each device where it was looked for.
-SCHEMA = 2
+# 3: `decoding`, what a detector's numbers mean; `resize` may be letterbox.
+SCHEMA = 3
 MANIFEST = "artifact.json"
 GOLDEN = "golden.npz"
 # What numpy and zipfile raise on damaged, foreign or encrypted archives.
@@ -86,11 +88,12 @@ class Artifact:
     classes: tuple[str, ...] | None = None
     height: int | None = None
     width: int | None = None
-    resize: str | None = None  # how a picture becomes (height, width): stretch
+    resize: str | None = None  # how a picture becomes (height, width): one of `boxes.RESIZES`
     parameters: int | None = None
     macs: int | None = None
     steps: tuple[Step, ...] = ()
     tuned: dict[str, Choice] = field(default_factory=dict)  # by device id
+    decoding: Decoding | None = None  # of a detector: what its raw numbers mean
 
     @property
     def model_path(self) -> Path:
@@ -103,7 +106,7 @@ class Artifact:
         return self.classes is None
 
     def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """(inputs (k, h, w, 3), the outputs (k, classes) that the file gave when it was made).
+        """(inputs (k, h, w, 3), the outputs (k, …) that the file gave when it was made).
 
         Raises:
             ArtifactError: a bare file, or the golden file is missing or damaged.
@@ -160,6 +163,7 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
     It is written untuned: what was fastest for another file says nothing of this one.
 
     Raises:
+        ArtifactError: the manifest would be none, as where the decoding is about other classes.
         OutputError: the folder exists already or cannot be written.
     """
     fields = {
@@ -170,13 +174,14 @@ def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.ui
         "tuned": {},
     }
     del fields["path"]
+    written = _from_fields(artifact.path, json.loads(json.dumps(fields)))
     with new_folder(artifact.path) as folder:
         write_file(folder / artifact.file, model)
         arrays = io.BytesIO()
         np.savez_compressed(arrays, input=golden[0], output=golden[1])
         write_file(folder / GOLDEN, arrays.getvalue())
         write_file(folder / MANIFEST, _manifest(fields))
-    return _from_fields(artifact.path, json.loads(json.dumps(fields)))
+    return written
 
 
 def write_choice(artifact: Artifact, device_id: str, choice: Choice) -> Artifact:
@@ -194,7 +199,8 @@ def write_choice(artifact: Artifact, device_id: str, choice: Choice) -> Artifact
     # Read anew: another device's choice may have been written into a shared folder meanwhile.
     fields = json.loads(manifest.read_text(encoding="utf-8"))
     tuned = {**fields.get("tuned", {}), device_id: asdict(choice)}
-    write_file(manifest, _manifest({**fields, "schema": SCHEMA, "tuned": tuned}))
+    newer = {"schema": SCHEMA, "tuned": tuned, "decoding": fields.get("decoding")}
+    write_file(manifest, _manifest({**fields, **newer}))
     return read_artifact(artifact.path)
 
 
@@ -290,13 +296,15 @@ def _manifest(fields: dict[str, Any]) -> bytes:
 def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
     try:
         schema = fields["schema"]
-        if schema not in (1, SCHEMA) or isinstance(schema, bool):
+        if schema not in range(1, SCHEMA + 1) or isinstance(schema, bool):
             raise ArtifactError(
                 f"{path / MANIFEST} has schema {schema}, this featherweight reads 1 to {SCHEMA}; "
                 "use the version that wrote it"
             )
         if schema == 1:
             fields = {**fields, "tuned": {}}
+        if schema < 3:
+            fields = {**fields, "decoding": None}
         if fields["file"] != FILES[fields["format"]]:
             raise ArtifactError(
                 f"{path / MANIFEST} names the file {fields['file']!r}; wanted {FILES[fields['format']]}"
@@ -306,6 +314,7 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
             "classes": tuple[str, ...],
             "steps": tuple[dict[str, Any], ...],
             "tuned": dict[str, dict[str, Any]],
+            "decoding": dict[str, Any] | None,
         }
         _check_kinds(fields, {name: hint for name, hint in hints.items() if name != "path"})
         for step in fields["steps"]:
@@ -315,9 +324,10 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
             for step in fields["steps"]
         )
         tuned = {device_id: _choice(values) for device_id, values in fields["tuned"].items()}
-        known = {name: value for name, value in fields.items() if name != "schema"}
-        return Artifact(path=path, **{**known, "classes": tuple(fields["classes"]), "steps": steps, "tuned": tuned})
-    except (KeyError, TypeError, ValueError) as error:
+        values = {name: value for name, value in fields.items() if name != "schema"}
+        values |= {"classes": tuple(fields["classes"]), "steps": steps, "tuned": tuned, "decoding": _decoding(fields)}
+        return Artifact(path=path, **values)
+    except (KeyError, TypeError, ValueError, SettingError) as error:
         raise ArtifactError(f"{path / MANIFEST} is not a manifest: {error!r}; export the model again") from error
 
 
@@ -325,6 +335,22 @@ def _choice(values: dict[str, Any]) -> Choice:
     _check_kinds(values, typing.get_type_hints(Choice))
     ratio = values["ratio_to_default"]
     return Choice(**{**values, "ratio_to_default": None if ratio is None else tuple(ratio)})
+
+
+def _decoding(fields: dict[str, Any]) -> Decoding | None:
+    """What a detector's numbers mean; it must be about these classes and this size."""
+    if fields["resize"] not in (None, *RESIZES):
+        raise ValueError(f"resize is {fields['resize']!r:.80}; known: {', '.join(RESIZES)}")
+    if fields["decoding"] is None:
+        return None
+    decoding = decoding_of(fields["decoding"])
+    told = (len(fields["classes"]), fields["height"], fields["width"])
+    if (decoding.classes, decoding.height, decoding.width) != told:
+        raise ValueError(
+            f"decoding is of {decoding.classes} classes at {decoding.height}×{decoding.width}, the manifest of "
+            f"{told[0]} at {told[1]}×{told[2]}"
+        )
+    return decoding
 
 
 def _check_kinds(fields: dict[str, Any], hints: dict[str, Any]) -> None:

@@ -4,9 +4,14 @@ A detector has one output of raw numbers, (n, priors, values): what its maps hol
 map by map. `Decoding` says what the numbers mean and is kept with the model and in the manifest; `decode` makes boxes
 of them. So one file serves every threshold, and what int8 rounds is what the network computed.
 
+    decode.decode      raw numbers → boxes in pixels of the network's input, all that score high enough
+    suppress.suppress  of boxes of one class that lie on each other, the best
+    place              boxes in pixels of the network's input → in pixels of the picture
+
 Imports errors.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +22,21 @@ from numpy.typing import NDArray
 from featherweight.errors import SettingError
 
 KINDS = ("yolo", "region", "grid", "distances")
+# How a picture becomes the network's input: stretched to it; scaled as a whole and centred on grey; or stretched by
+# bilinear sampling alone, however much it shrinks, as Darknet's networks were trained.
+RESIZES = ("stretch", "letterbox", "bilinear")
+MOST_PRIORS = 10_000_000  # more than any network's, and still no more than memory holds
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _check_counts(owner: "Scale | Decoding", names: tuple[str, ...]) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_PRIORS:
+            raise SettingError(f"{name} {value!r:.40} of a decoding; wanted a whole number from 1 on")
 
 
 @dataclass(frozen=True)
@@ -27,6 +47,14 @@ class Scale:
     width: int
     anchors: tuple[tuple[float, float], ...] = ()  # (width, height) in pixels of the network's input
     xy_scale: float = 1.0  # how far a centre may leave its cell: YOLOv4's scale_x_y
+
+    def __post_init__(self) -> None:
+        _check_counts(self, ("height", "width"))
+        sides = [side for anchor in self.anchors for side in anchor]
+        if not all(_is_number(side) for side in sides) or not _is_number(self.xy_scale):
+            raise SettingError(
+                f"anchors {self.anchors!r:.80}, xy_scale {self.xy_scale!r:.20}; wanted numbers from 0 on"
+            )
 
     @property
     def priors(self) -> int:
@@ -42,7 +70,8 @@ class Decoding:
 
         yolo       x, y, w, h, objectness, a value a class. YOLOv3 (Redmon & Farhadi 2018, arXiv 1804.02767 §2.1);
                    `activated` is the new_coords of Scaled-YOLOv4: sigmoids are applied already, sizes are (2 v)²
-        yolo, `uncertain`   x, y, w, h, their four uncertainties, objectness, classes (Gaussian YOLOv3, arXiv 1904.04620)
+        yolo, `uncertain`   x, y, w, h, their four uncertainties, objectness, classes
+                   (Gaussian YOLOv3, arXiv 1904.04620)
         region     as yolo, with a softmax over the classes (YOLOv2, arXiv 1612.08242 §2)
         grid       YOLOv1 (arXiv 1506.02640): x, y, w, h, objectness, classes, all as they are; `anchors` only counts
                    the boxes of a cell; sizes are square roots of shares of the picture where `roots`
@@ -66,7 +95,17 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise SettingError(f"unknown decoding {self.kind!r}; known: {', '.join(KINDS)}")
+            raise SettingError(f"unknown decoding {self.kind!r:.40}; known: {', '.join(KINDS)}")
+        _check_counts(self, ("height", "width", "classes", "most"))
+        for name in ("activated", "uncertain", "roots", "softmax"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} {getattr(self, name)!r:.40}; wanted true or false")
+        if not all(_is_number(value) and value <= 1 for value in (self.score, self.iou)):
+            raise SettingError(f"score {self.score!r:.20}, iou {self.iou!r:.20}; wanted 0 to 1")
+        if self.bins != 0:
+            _check_counts(self, ("bins",))
+        if not self.scales or self.priors > MOST_PRIORS:
+            raise SettingError(f"{len(self.scales)} maps of {self.priors} priors; wanted 1 to {MOST_PRIORS:,} priors")
 
     @property
     def priors(self) -> int:
@@ -108,4 +147,89 @@ class Boxes:
     corners: NDArray[np.float32]  # (k, 4): left, top, right, bottom in pixels of the picture
     labels: NDArray[np.int64]  # (k,): indices into the classes
     scores: NDArray[np.float32]  # (k,): 0–1, best first; 1 for true boxes
-    hard: NDArray[np.bool_]  # (k,): true boxes that are neither asked for nor counted as wrong (VOC difficult, COCO crowd)
+    hard: NDArray[
+        np.bool_
+    ]  # (k,): true boxes that are neither asked for nor counted as wrong (VOC difficult, COCO crowd)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def as_dict(self) -> dict[str, Any]:
+        """True boxes as plain values for JSON; `true_boxes` takes them back."""
+        return {"corners": self.corners.tolist(), "labels": self.labels.tolist(), "hard": self.hard.tolist()}
+
+    def take(self, rows: NDArray[Any]) -> "Boxes":
+        """Some of them, by rows (indices or a mask)."""
+        return Boxes(self.corners[rows], self.labels[rows], self.scores[rows], self.hard[rows])
+
+
+def true_boxes(corners: Any, labels: Any, hard: Any = None) -> Boxes:
+    """Boxes that are true: corners (k, 4), labels (k,), and which of them need not be found (k,), by default none."""
+    known = np.asarray(labels, np.int64).reshape(-1)
+    easy = np.zeros(len(known), np.bool_)
+    return Boxes(
+        np.asarray(corners, np.float32).reshape(-1, 4),
+        known,
+        np.ones(len(known), np.float32),
+        easy if hard is None else np.asarray(hard, np.bool_).reshape(-1),
+    )
+
+
+def found_boxes(corners: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any]) -> Boxes:
+    """Boxes that a detector found: corners (k, 4), labels and scores (k,), put into order, the best first."""
+    order = np.argsort(-scores, kind="stable")
+    return Boxes(
+        np.asarray(corners, np.float32).reshape(-1, 4)[order],
+        np.asarray(labels, np.int64)[order],
+        np.asarray(scores, np.float32)[order],
+        np.zeros(len(order), np.bool_),
+    )
+
+
+# --------------------------------------------------------------------------------- boxes → boxes in the picture
+
+
+def area_of(resize: str, picture: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where a picture lies in the network's input, in pixels of that: (left, top, width, height).
+
+    A letterbox is as Darknet's: the longer side fills the input, the other is rounded down, and what is left over is
+    grey, by half on each side.
+
+    Args:
+        resize: one of `RESIZES`.
+        picture: (height, width) of the picture.
+        size: (height, width) of the input.
+
+    Raises:
+        SettingError: an unknown rule.
+    """
+    if resize not in RESIZES:
+        raise SettingError(f"unknown resize {resize!r}; known: {', '.join(RESIZES)}")
+    (high, wide), (height, width) = picture, size
+    if resize != "letterbox":
+        return 0, 0, width, height
+    if width * high < height * wide:
+        inner = width, max(1, high * width // wide)
+    else:
+        inner = max(1, wide * height // high), height
+    return (width - inner[0]) // 2, (height - inner[1]) // 2, *inner
+
+
+def place(boxes: Boxes, resize: str, picture: tuple[int, int], size: tuple[int, int]) -> Boxes:
+    """Boxes in pixels of the network's input → in pixels of the picture, cut off at its edges; none without area.
+
+    Args:
+        boxes: as `decode` gives them.
+        resize: how the picture became the input, one of `RESIZES`.
+        picture: (height, width) of the picture.
+        size: (height, width) of the input.
+
+    Raises:
+        SettingError: an unknown rule.
+    """
+    left, top, width, height = area_of(resize, picture, size)
+    high, wide = picture
+    start, times = np.array([left, top] * 2), np.array([wide / width, high / height] * 2)
+    corners = np.clip((boxes.corners - start) * times, 0, np.array([wide, high] * 2)).astype(np.float32)
+    inside = (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
+    return Boxes(corners, boxes.labels, boxes.scores, boxes.hard).take(inside)

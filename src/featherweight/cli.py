@@ -12,7 +12,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # only what a verb returns goes to standard output
             text, status = args.verb(args)
-        print(text)
+        for line in _lines(text):
+            print(line, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -52,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"featherweight: {_one_line(error)}", file=sys.stderr)
         return 2
     return int(status)
+
+
+def _lines(text: str | Iterator[str]) -> Iterator[str]:
+    """What a verb returns, piece by piece; what comes while a piece is made goes to standard error, as all else."""
+    pieces = iter([text]) if isinstance(text, str) else text
+    while True:
+        with contextlib.redirect_stdout(sys.stderr):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 # ------------------------------------------------------------------------------------------------------- verbs
@@ -215,12 +227,19 @@ def _numbers_of(record: Any) -> str:
     return "  ".join(show(record, name) for name in ("accuracy", "latency_p50_ms", "size_bytes"))
 
 
+def _score_on(artifact: Any, items: Sequence[Any]) -> Any:
+    """The score of a file like this one on these items."""
+    from featherweight.data import load_pixels, targets
+    from featherweight.quantize import accuracy_on
+
+    pixels = load_pixels(items, artifact.height or 0, artifact.width or 0, rule=artifact.resize or "stretch")
+    return accuracy_on(pixels.take(items), targets(items), [(item.height, item.width) for item in items])
+
+
 def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.artifact import check_new, read_artifact
-    from featherweight.data import labelled
     from featherweight.quantize import (
         QuantizeSettings,
-        accuracy_on,
         calibration_pictures,
         quantize,
         quantize_within,
@@ -245,7 +264,7 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
     if args.max_loss is None:
         made = quantize(artifact, folder, calibration, None, settings)
     else:
-        score = accuracy_on(*labelled(dataset.part("val"), artifact.height or 0, artifact.width or 0))
+        score = _score_on(artifact, dataset.part("val"))
         made = quantize_within(artifact, folder, calibration, score, args.max_loss, None, settings)
     step = made.steps[-1]
     if args.json:
@@ -451,17 +470,36 @@ def _models(args: argparse.Namespace) -> tuple[str, int]:
     return (listing(found) if isinstance(found, list) else explanation(found)), 0
 
 
-def _predict(args: argparse.Namespace) -> tuple[str, int]:
-    from featherweight.predict import predict
+def _predict(args: argparse.Namespace) -> tuple[str | Iterator[str], int]:
+    import json
 
-    results = predict(args.artifact, args.images, args.runtime, args.threads, args.top)
+    from featherweight.predict import PredictSettings, predictions
+
+    settings = PredictSettings(
+        top=args.top,
+        score=args.score,
+        draw=None if args.draw is None else Path(args.draw),
+        output=None if args.output is None else Path(args.output),
+        frames=args.frames,
+        bar=sys.__stdout__ is None or not sys.__stdout__.isatty(),  # a bar among the lines would be torn by them
+    )
+    found = predictions(args.artifact, args.images, args.runtime, args.threads, settings)
     if args.json:
-        return _json(results), 0
-    lines = []
-    for result in results:
-        best = "  ".join(f"{p['label']} {100 * p['score']:.1f} %" for p in result["predictions"])
-        lines.append(f"{_printable(result['image'])}: {best}")
-    return "\n".join(lines), 0
+        return _json(list(found)), 0
+    if args.lines:
+        return (_printable(json.dumps(one, ensure_ascii=False)) for one in found), 0
+    return map(_told_text, found), 0
+
+
+def _told_text(result: dict[str, Any]) -> str:
+    """One picture's predictions on a line: `dog.jpg: dog 97.1 % at 10,20–200,180`."""
+    best = (
+        f"{one['label']} {100 * one['score']:.1f} %"
+        + (" at {:.0f},{:.0f}–{:.0f},{:.0f}".format(*one["box"]) if "box" in one else "")
+        for one in result["predictions"]
+    )
+    frame = f" frame {result['frame']}" if "frame" in result else ""
+    return f"{_printable(result['image'])}{frame}: {'  '.join(best) or 'nothing'}"
 
 
 # -------------------------------------------------------------------------------------------------------- text
@@ -676,14 +714,19 @@ def _parser() -> argparse.ArgumentParser:
     models = _verb(verbs, "models", _models, "the zoo: parameters, MACs, published accuracy, source")
     models.add_argument("name", metavar="NAME", nargs="?", help="explain this one: its stages, input and weights")
 
-    predict = _verb(verbs, "predict", _predict, "labels of pictures by an artifact")
+    predict = _verb(verbs, "predict", _predict, "labels or boxes of pictures, folders, videos or a camera")
     predict.add_argument("artifact", metavar="ARTIFACT")
-    predict.add_argument("images", metavar="IMAGE", nargs="+")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="a picture, a folder, a video, a camera's number")
     predict.add_argument(
         "--runtime", metavar="NAME", help="(default: as tune found best here, else the first that runs the file)"
     )
     predict.add_argument("--threads", type=int, help="(default: as tune found best here, else 1)")
-    predict.add_argument("--top", type=int, default=5, help="how many labels a picture (default: 5)")
+    predict.add_argument("--top", type=int, help="how many predictions a picture (default: 5 labels, or every box)")
+    predict.add_argument("--score", type=float, help="the least score of a box (default: as the artifact says)")
+    predict.add_argument("--draw", metavar="FOLDER", help="write the pictures with their predictions drawn on")
+    predict.add_argument("--output", metavar="FILE", help="write JSON lines, one a picture or frame")
+    predict.add_argument("--lines", action="store_true", help="print JSON lines, each as soon as it is there")
+    predict.add_argument("--frames", type=int, metavar="N", help="at most so many of each video or camera")
     return parser
 
 
@@ -698,7 +741,7 @@ class _Version(argparse.Action):
 
 
 def _verb(
-    verbs: Any, name: str, function: Callable[[argparse.Namespace], tuple[str, int]], what: str
+    verbs: Any, name: str, function: Callable[[argparse.Namespace], tuple[str | Iterator[str], int]], what: str
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     parser.set_defaults(verb=function)

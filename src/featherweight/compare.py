@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from featherweight.errors import RecordError
-from featherweight.record import BY_KEY, QUANTITIES, Record, read_records, value_of
+from featherweight.record import BY_KEY, QUANTITIES, Record, label_of, read_records, value_of
 from featherweight.stats import MARGIN
 
 DEFAULT_KEYS = ("accuracy", "latency_p50", "size")
@@ -134,7 +134,10 @@ def check_comparable(records: Sequence[Record], keys: Sequence[str]) -> None:
 
 
 def _check_same(records: Sequence[Record], names: Sequence[str]) -> None:
-    """Accuracy is of the same pictures, energy was taken the same way."""
+    """Accuracy is one metric of the same pictures, energy was taken the same way."""
+    metrics = {label_of("accuracy", [record]) for record in records}
+    if "accuracy" in names and len(metrics) > 1:
+        raise RecordError(f"records differ in metric: {', '.join(sorted(metrics))}. Compare each task apart")
     data = {(r.data, r.part) for r in records}
     if "accuracy" in names and len(data) > 1:
         shown = ", ".join(f"{fingerprint} {part}" for fingerprint, part in sorted(data, key=str))

@@ -4,7 +4,7 @@ Every export is held against the Keras model on calibration pictures before it i
 raises. Files of int8 and float16 are made of the float32 file by `quantize`; LiteRT int8 may be asked for here too.
 
 In scope: converters, the check, the manifest. Not aware of: data sets, budgets.
-Imports analyze, artifact, errors, quantize and runtimes; keras and tensorflow where they are used.
+Imports analyze, artifact, boxes, errors, outputs, quantize and runtimes; keras and tensorflow where they are used.
 """
 
 import contextlib
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from featherweight.analyze.costs import count
 from featherweight.artifact import FILES, Artifact, Step, write_artifact
+from featherweight.boxes import Decoding
 from featherweight.errors import ExportError
 from featherweight.models.copying import every_layer
+from featherweight.outputs import most_off
 from featherweight.progress import quiet
 from featherweight.quantize import export_golden, quantize
 from featherweight.quantize.settings import check_pictures
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 FORMATS = ("onnx", "litert")
 PRECISIONS = ("int8", "float32")
 
-# How far a float32 file's probabilities may be from Keras': both compute in float32, in another order of additions.
+# How far a float32 file's outputs may be from Keras', by `outputs.most_off`: both compute in float32, in
+# another order of additions.
 FLOAT_TOLERANCE = 1e-3
 
 
@@ -45,6 +48,8 @@ class About:
     classes: tuple[str, ...]
     steps: tuple[Step, ...]
     task: str = "classify"
+    resize: str = "stretch"  # how pictures became the size that it was trained on: one of `boxes.RESIZES`
+    decoding: Decoding | None = None  # of a detector
 
 
 def export(
@@ -105,7 +110,7 @@ def described(
         folder: where.
         file_format: onnx or litert.
         precision: of the file.
-        about: name and classes.
+        about: name, classes, and how pictures go in and answers come out.
         size: (height, width) of its pictures.
         counts: (parameters, MACs).
     """
@@ -121,9 +126,10 @@ def described(
         classes=about.classes,
         height=size[0],
         width=size[1],
-        resize="stretch",
+        resize=about.resize,
         parameters=counts[0],
         macs=counts[1],
+        decoding=about.decoding,
     )
 
 
@@ -137,7 +143,7 @@ def _checked(artifact: Artifact, data: bytes, calibration: NDArray[np.uint8], wa
             raise ExportError(f"no runtime to check {artifact.name} with: {reasons}")
         session = runtime.load(replace(artifact, path=Path(scratch)), Settings(precision="float32"))
         found = np.concatenate([session.run(one[None]) for one in calibration[: len(wanted)]])
-    off = float(np.max(np.abs(found - wanted)))
+    off = most_off(wanted, found)
     if not off <= FLOAT_TOLERANCE:
         raise ExportError(
             f"{artifact.name}: the exported file's outputs differ from Keras' by up to {off:.2g}; wanted at most "

@@ -7,7 +7,7 @@ What it settles, once for all of them:
 - A truncated file is an error, never a half-grey picture; so is a JPEG whose pixel data end early or are unreadable.
 - Broken metadata are no error: what is not pixels or orientation is passed over, without a warning.
 
-Imports nothing of the package but errors.
+Imports boxes and errors.
 """
 
 import io
@@ -28,6 +28,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from featherweight.boxes import area_of
 from featherweight.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -35,6 +36,7 @@ Pixels = NDArray[np.uint8]
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 80_000_000
 MAX_SIDE = 65_500
+GREY = 127  # beside a picture in a letterbox: Darknet's 0.5
 
 
 class _JpegReader(JpegImagePlugin.JpegImageFile):
@@ -143,16 +145,36 @@ def decode(data: bytes) -> Pixels:
     return _upright(pixels, _orientation(exif))
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Stretch to (height, width, 3); the aspect ratio is not kept, nothing is cut off.
+def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pixels:
+    """To (height, width, 3); nothing is cut off.
 
     Bilinear; where a side shrinks to half or less, each target pixel is the mean of the area it covers, as bilinear
     alone would skip pixels there.
+
+    Args:
+        pixels: (h, w, 3) RGB.
+        height: pixels.
+        width: pixels.
+        rule: stretch, which does not keep the aspect ratio; letterbox, which does, centred on grey (`GREY`); or
+            bilinear, a stretch that skips pixels.
+
+    Raises:
+        SettingError: an unknown rule.
     """
+    left, top, inner_width, inner_height = area_of(rule, (pixels.shape[0], pixels.shape[1]), (height, width))
+    inner = _stretched(pixels, inner_height, inner_width, may_skip=rule == "bilinear")
+    if inner.shape[:2] == (height, width):
+        return inner
+    boxed = np.full((height, width, 3), GREY, np.uint8)
+    boxed[top : top + inner_height, left : left + inner_width] = inner
+    return boxed
+
+
+def _stretched(pixels: Pixels, height: int, width: int, may_skip: bool) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
     skips = pixels.shape[0] >= 2 * height or pixels.shape[1] >= 2 * width
-    kind = cv2.INTER_AREA if skips else cv2.INTER_LINEAR
+    kind = cv2.INTER_AREA if skips and not may_skip else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=kind), np.uint8)
 
 

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +25,8 @@ from featherweight.quantity import measured, quantities
 # 1: first.
 # 2: what the session really ran with, the machine before and after, UNSTABLE and quick as fields, raw samples beside,
 #    total, cold start, throughput, memory above the empty runtime's, GPU memory, the label of the energy.
-SCHEMA = 2
+# 3: which metric `accuracy` is, and of detectors AP50, AP75 and what stands behind them.
+SCHEMA = 3
 
 TAIL_STEP_BYTES = 65_536
 HEAD = b'{"accuracy": '
@@ -57,7 +58,7 @@ class Record:
     seed: int | None
     created: str  # ISO 8601, UTC
     # the numbers
-    accuracy: float | None = measured("top-1", "fraction", "higher")
+    accuracy: float | None = measured("top-1", "fraction", "higher")  # or the task's own `metric`: see `label_of`
     latency_p50_ms: float | None = measured("p50 latency", "ms", "lower")
     latency_p90_ms: float | None = measured("p90 latency", "ms", "lower")
     latency_p99_ms: float | None = measured("p99 latency", "ms", "lower")
@@ -74,9 +75,13 @@ class Record:
     size_bytes: float | None = measured("file size", "B", "lower")
     parameters: float | None = measured("parameters", "count", "lower")
     macs: float | None = measured("MACs", "count", "lower")
+    ap50: float | None = measured("AP50", "fraction", "higher")  # of detectors only, as the next one
+    ap75: float | None = measured("AP75", "fraction", "higher")
     # how sure they are
     accuracy_interval: tuple[float, float] | None = None
     accuracy_n: int | None = None
+    metric: str | None = None  # what the accuracy is called; `None`: top-1
+    scores: dict[str, Any] | None = None  # what stands behind it: by class and by size, over thresholds
     latency_p50_interval_ms: tuple[float, float] | None = None
     latency_n: int | None = None
     memory_baseline_bytes: int | None = None  # resident before the model was loaded
@@ -103,8 +108,8 @@ class Record:
             ValueError: a number in it is NaN or infinite.
         """
         values = asdict(self)
-        if self.schema == 1:  # as it was written, so that its id stays
-            values = {name: value for name, value in values.items() if name not in NEW_IN_2}
+        if self.schema < SCHEMA:  # as it was written, so that its id stays
+            values = {name: value for name, value in values.items() if name not in newer_than(self.schema)}
         return json.dumps(values, sort_keys=True, allow_nan=False, ensure_ascii=False)
 
     def interval(self, name: str) -> tuple[float, float] | None:
@@ -132,9 +137,35 @@ NEW_IN_2: dict[str, Any] = {
     "replaces": None,
 }
 
+NEW_IN_3: dict[str, Any] = {"ap50": None, "ap75": None, "metric": None, "scores": None}
+OPTIONAL = ("ap50", "ap75")  # quantities that are told only where there are any
+
+
+def newer_than(schema: int) -> dict[str, Any]:
+    """The fields that a record of an earlier schema does not have → what it says of them."""
+    return {**(NEW_IN_2 if schema < 2 else {}), **(NEW_IN_3 if schema < 3 else {})}
+
+
 KINDS = typing.get_type_hints(Record)
 QUANTITIES = quantities(Record)
 BY_KEY = {quantity.key: quantity for quantity in QUANTITIES.values()}
+
+
+def told(record: Record) -> tuple[str, ...]:
+    """The quantities that a record says something of: all but those that are not of its task."""
+    return tuple(
+        name
+        for name in QUANTITIES
+        if name not in OPTIONAL or name in record.missing or value_of(record, name) is not None
+    )
+
+
+def label_of(name: str, records: Iterable[Record]) -> str:
+    """A quantity's label for these records: that of accuracy is their metric, where they have one in common."""
+    metrics = {record.metric or QUANTITIES[name].label for record in records} if name == "accuracy" else set()
+    if len(metrics) > 1:
+        return "accuracy"
+    return metrics.pop() if metrics else QUANTITIES[name].label
 
 
 def value_of(record: Record, name: str) -> float | None:
@@ -161,13 +192,13 @@ def record_from_json(line: str) -> Record:
         raise RecordError(f"not JSON: {error}") from error
     if not isinstance(values, dict):
         raise RecordError(f"{type(values).__name__} instead of an object")
-    if values.get("schema") not in (1, SCHEMA) or isinstance(values["schema"], bool):
+    if values.get("schema") not in range(1, SCHEMA + 1) or isinstance(values["schema"], bool):
         raise RecordError(f"schema {values.get('schema')!r}; this featherweight reads 1 to {SCHEMA}")
-    if values["schema"] == 1:
-        newer = sorted(NEW_IN_2.keys() & values.keys())
-        if newer:
-            raise RecordError(f"fields missing or unknown: {', '.join(newer)!r:.200}")
-        values = {**NEW_IN_2, **values}
+    newer = newer_than(values["schema"])
+    odd = sorted(newer.keys() & values.keys())
+    if odd:
+        raise RecordError(f"fields missing or unknown: {', '.join(odd)!r:.200}")
+    values = {**newer, **values}
     if set(values) != set(KINDS):
         raise RecordError(f"fields missing or unknown: {', '.join(sorted(set(values) ^ set(KINDS)))!r:.200}")
     for name, hint in KINDS.items():

@@ -34,7 +34,7 @@ from featherweight.progress import track
 
 __all__ = [
     "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display",
-    "labelled", "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan",
+    "labelled", "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan", "targets",
 ]  # fmt: skip
 MEMORY_SHARE = 0.25
 
@@ -73,22 +73,29 @@ def read_dataset(folder: str | Path, split: Split | None = None, task: str | Non
 
 
 def read_dataset_cached(
-    folder: str | Path, height: int, width: int, split: Split | None = None, task: str | None = None
+    folder: str | Path,
+    height: int,
+    width: int,
+    split: Split | None = None,
+    rule: str = "stretch",
+    task: str | None = None,
 ) -> tuple[Dataset, PixelCache]:
-    """As `read_dataset`, and keep every picture at one size out of the same decoding.
+    """As `read_dataset`, and keep every picture at one size, by a rule of `image.resize`, out of the same decoding.
 
     Raises:
         DataError: as `read_dataset`.
         SettingError: as `read_dataset`.
     """
-    dataset, cache = scan(folder, split, (height, width), task)
+    dataset, cache = scan(folder, split, (height, width), task, rule)
     if cache is None:
         raise AssertionError("scan was given a size")
     return dataset, cache
 
 
-def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "decoding") -> PixelCache:
-    """Decode items into a cache of one size.
+def load_pixels(
+    items: Sequence[Item], height: int, width: int, label: str = "decoding", rule: str = "stretch"
+) -> PixelCache:
+    """Decode items into a cache of one size, by a rule of `image.resize`.
 
     Raises:
         DataError: a file has changed or vanished since the scan.
@@ -97,7 +104,7 @@ def load_pixels(items: Sequence[Item], height: int, width: int, label: str = "de
 
     def fill(row: int) -> None:
         try:
-            pixels[row] = resize(decode(read_bytes(items[row].path)), height, width)
+            pixels[row] = resize(decode(read_bytes(items[row].path)), height, width, rule)
         except ImageError as error:
             raise DataError(
                 f"{display(items[row].path)} changed since the scan: {error}. Scan the data anew"
@@ -119,9 +126,14 @@ def labels(items: Sequence[Item]) -> NDArray[np.int64]:
     return np.array([item.label for item in items], dtype=np.int64)
 
 
-def labelled(items: Sequence[Item], height: int, width: int) -> tuple[Pixels, NDArray[np.int64]]:
+def targets(items: Sequence[Item]) -> list[Any]:
+    """What is true of each item, as plain values for JSON: its label, or its boxes."""
+    return [item.label if item.boxes is None else item.boxes.as_dict() for item in items]
+
+
+def labelled(items: Sequence[Item], height: int, width: int, rule: str = "stretch") -> tuple[Pixels, NDArray[np.int64]]:
     """Pixels (n, h, w, 3) and labels (n,) of items; as `load_pixels`."""
-    return load_pixels(items, height, width).take(items), labels(items)
+    return load_pixels(items, height, width, rule=rule).take(items), labels(items)
 
 
 def allocate(count: int, height: int, width: int) -> Pixels:
@@ -134,7 +146,11 @@ def allocate(count: int, height: int, width: int) -> Pixels:
 
 
 def scan(
-    folder: str | Path, split: Split | None, size: tuple[int, int] | None, task: str | None = None
+    folder: str | Path,
+    split: Split | None,
+    size: tuple[int, int] | None,
+    task: str | None = None,
+    rule: str = "stretch",
 ) -> tuple[Dataset, PixelCache | None]:
     """The work behind `read_dataset` and `read_dataset_cached`: one pass, every file decoded once, in parallel."""
     root = Path(folder)
@@ -154,7 +170,7 @@ def scan(
         except (ImageError, LabelError) as error:
             return str(error)
         if size is not None and pixels is not None:
-            pixels[row] = resize(image, *size)
+            pixels[row] = resize(image, *size, rule)
         pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
         pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture
         return Seen(file, hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width, checked)

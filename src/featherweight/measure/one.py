@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from featherweight.artifact import Artifact
-from featherweight.data import Dataset, Item
+from featherweight.data import Dataset, Item, targets
 from featherweight.device import available_cores, this_device
 from featherweight.device.energy import Window, estimate, from_csv
 from featherweight.device.environment import snapshot
@@ -33,7 +33,7 @@ from featherweight.errors import MeasureError, RuntimeFailure, SettingError
 from featherweight.image import decoder_versions
 from featherweight.measure import numbers
 from featherweight.measure.protocol import Origin, Power, Protocol
-from featherweight.record import Record
+from featherweight.record import OPTIONAL, Record
 from featherweight.runtimes import runtime_named
 from featherweight.runtimes.settings import Settings
 from featherweight.worker import Worker
@@ -223,12 +223,15 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
     if pictures.no_accuracy is not None:
         found.missing["accuracy"] = pictures.no_accuracy
         return
-    items = [(os.fspath(item.path), item.label) for item in pictures.items]
+    items = labelled_paths(pictures)
     answer = worker.ask("accuracy", len(items) * (run_seconds + PICTURE_SECONDS), items=items)
     score = answer["score"]
     low, high = score["interval"]
     found.fields |= {"accuracy": score["value"], "accuracy_interval": (low, high), "accuracy_n": score["n"]}
-    found.samples["right"] = score["right"]
+    found.fields |= {name: score.get(name) for name in (*OPTIONAL, "scores", "metric")}
+    found.settings["accuracy_interval_by"] = score["interval_by"]
+    if score["right"] is not None:
+        found.samples["right"] = score["right"]
     found.settings["timed_outputs_checked"] = answer["checked"]
     if answer["checked"] and not answer["off"] <= TIMED_TOLERANCE:
         found.unstable.append(f"outputs of the timed run differ from the accuracy run's by up to {answer['off']:.2g}")
@@ -237,6 +240,13 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
         found.warnings.append("accuracy was taken on the part that training watched for its best epoch (val)")
     if pictures.part == "train" and trained:
         found.warnings.append("accuracy was taken on the pictures it was trained on (train)")
+
+
+def labelled_paths(pictures: Pictures) -> list[tuple[str, Any]]:
+    """Each picture's file, and what is true of it as plain values."""
+    return [
+        (os.fspath(item.path), target) for item, target in zip(pictures.items, targets(pictures.items), strict=True)
+    ]
 
 
 def _energy(worker: Worker, protocol: Protocol, power: Power, found: _Found) -> None:

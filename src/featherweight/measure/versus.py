@@ -20,7 +20,15 @@ from featherweight.device import this_device
 from featherweight.device.environment import snapshot
 from featherweight.device.load import Watch, reasons
 from featherweight.errors import SettingError
-from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, check_threads, evenly, pictures_of
+from featherweight.measure.one import (
+    PICTURE_SECONDS,
+    Case,
+    Pictures,
+    check_threads,
+    evenly,
+    labelled_paths,
+    pictures_of,
+)
 from featherweight.measure.pairs import INPUTS, PairProtocol, log_ratios
 from featherweight.progress import logger
 from featherweight.record import QUANTITIES
@@ -29,6 +37,7 @@ from featherweight.runtimes.settings import Settings
 from featherweight.stats import Difference, McNemar, Verdict, accuracy_difference, holm, mcnemar, verdicts
 from featherweight.worker import Worker
 
+NOT_BY_PICTURE = "its metric is of all pictures together; compare the intervals of their records"
 SIZE = QUANTITIES["size_bytes"]
 
 
@@ -171,14 +180,14 @@ def hold(a: Case, b: Case, pictures: Pictures, protocol: PairProtocol, seed: int
 
 
 def right_ones(case: Case, pictures: Pictures) -> list[bool] | None:
-    """Whether the file is right, a picture each; `None` where that is not known."""
+    """Whether the file is right, a picture each; `None` where that is not known, or cannot be said of one picture."""
     if pictures.no_accuracy is not None:
         return None
-    items = [(os.fspath(item.path), item.label) for item in pictures.items]
+    items = labelled_paths(pictures)
     with Worker(case.artifact, case.runtime, case.settings) as worker:
         worker.load()
         answer = worker.ask("accuracy", PICTURE_SECONDS * 2 * len(items), items=items)
-    right: list[bool] = answer["score"]["right"]
+    right: list[bool] | None = answer["score"]["right"]
     return right
 
 
@@ -200,7 +209,7 @@ def _hold(
         tuple(ratios),
         verdicts([ratios], protocol.margin)[0],
         _accuracies(*right, pictures[0].part),
-        pictures[0].no_accuracy or pictures[1].no_accuracy,
+        pictures[0].no_accuracy or pictures[1].no_accuracy or (NOT_BY_PICTURE if None in right else None),
         disturbed,
     )
 

@@ -106,7 +106,7 @@ def calibration_pictures(
             "pictures of what it was trained for"
         )
     items = chosen_items(dataset, settings.images or CALIBRATION_IMAGES, settings.seed, part)
-    return load_pixels(items, artifact.height, artifact.width).take(items)
+    return load_pixels(items, artifact.height, artifact.width, rule=artifact.resize or "stretch").take(items)
 
 
 def chosen_items(dataset: Dataset, count: int, seed: int, part: str = "train") -> list[Item]:

@@ -3,8 +3,10 @@
 Imports artifact, errors, progress, tasks and its neighbours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from featherweight.quantize.agreement import INT8_TOLERANCE, answers, output_err
 from featherweight.quantize.make import Draft, Source, draft, quantized_name, read_source, write
 from featherweight.quantize.sensitivity import Score, Sensitivity, costs, score_of
 from featherweight.quantize.settings import QuantizeSettings
-from featherweight.tasks import task_named
+from featherweight.tasks import Size, task_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def quantize_within(
         folder: where; it must not exist.
         calibration: training pictures (n, h, w, 3) RGB 0–255 at the artifact's size.
         score: an artifact → its score, 0–1, best on labelled pictures that nothing was chosen by (`accuracy_on`); by
-            default how often its best class is the float file's on the calibration pictures.
+            default how far it says the same as the float file on the calibration pictures: how often the best class
+            is the same, or AP50 on the boxes that the float file finds.
         max_loss: how much lower the score may be; 0.005 is half a point.
         name: the copy's name.
         settings: how; int8. By default with bias correction.
@@ -85,23 +88,34 @@ def quantize_within(
     return write(source, replace(best.made, step=step), folder, named)
 
 
-def accuracy_on(pictures: NDArray[np.uint8], targets: NDArray[np.int64]) -> Score:
-    """A score: the metric of an artifact's task on these pictures (n, h, w, 3) and their labels (n,)."""
+def accuracy_on(
+    pictures: NDArray[np.uint8], targets: Sequence[Any] | NDArray[np.int64], sizes: Sequence[Size] | None = None
+) -> Score:
+    """A score: the metric of an artifact's task.
+
+    Args:
+        pictures: (n, h, w, 3) as the artifact takes them.
+        targets: n labels, or what else is true, as `data.targets` has it.
+        sizes: (height, width) of the pictures as they came; by default they came as they are.
+    """
+    known = list(sizes) if sizes is not None else [pictures.shape[1:3]] * len(pictures)
 
     def score(artifact: Artifact) -> float:
-        return float(task_named(artifact.task or "").score(answers(artifact, pictures), targets)["value"])
+        task = task_of(artifact)
+        return float(task.score(task.read(answers(artifact, pictures), known), list(targets))["value"])
 
     return score
 
 
 def _agreement(source: Source) -> Score:
-    """How often the greatest output is the float file's, on the calibration pictures."""
-    wanted = answers(source.artifact, source.pictures)
-    if wanted.ndim != 2:
-        raise ExportError(f"{source.artifact.name} does not tell classes apart; say how it is scored")
+    """How far a file says the same as the float file on the calibration pictures, in the way of its task."""
+    wanted, task = answers(source.artifact, source.pictures), task_of(source.artifact)
 
     def score(artifact: Artifact) -> float:
-        return float(np.mean(answers(artifact, source.pictures).argmax(axis=1) == wanted.argmax(axis=1)))
+        try:
+            return task.agreement(wanted, answers(artifact, source.pictures))
+        except SettingError as error:
+            raise ExportError(f"{source.artifact.name}: {error}") from error
 
     return score
 

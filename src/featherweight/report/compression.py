@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from featherweight.budget import Budget
 from featherweight.page import document, escape
-from featherweight.record import QUANTITIES, Record, value_of
+from featherweight.record import QUANTITIES, Record, label_of, value_of
 from featherweight.report.figure import STYLE as FIGURE_STYLE
 from featherweight.report.page import methods
 from featherweight.report.text import labelled, show, threads_text
@@ -54,7 +54,12 @@ def compression_page(
 
 
 def _bar(stage: Stage, field: str) -> Bar:
-    return Bar(stage.name, value_of(stage.record, field), stage.kept, f"top-1 {show(stage.record, 'accuracy')}")
+    return Bar(
+        stage.name,
+        value_of(stage.record, field),
+        stage.kept,
+        f"{label_of('accuracy', [stage.record])} {show(stage.record, 'accuracy')}",
+    )
 
 
 def _table(stages: Sequence[Stage]) -> str:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 from featherweight.budget import Budget
 from featherweight.page import document, escape
-from featherweight.record import BY_KEY, QUANTITIES, Record, value_of
+from featherweight.record import BY_KEY, QUANTITIES, Record, label_of, told, value_of
 from featherweight.report.comparison import Comparison
 from featherweight.report.figure import STYLE, figure
 from featherweight.report.text import (
-    COLUMNS,
     arithmetic,
     bounds_text,
     change_texts,
+    columns_of,
     estimate_text,
     labels,
     matrix,
@@ -65,7 +65,9 @@ def _html_matrix(comparison: Comparison) -> str:
 
 
 def _html_table(comparison: Comparison, budgeted: bool) -> str:
-    heads = ["record", "file", *(BY_KEY[key].label for key in COLUMNS), "accuracy against best"]
+    columns = columns_of(comparison.records)
+    named = (label_of(BY_KEY[key].field, comparison.records) for key in columns)
+    heads = ["record", "file", *named, "accuracy against best"]
     heads += ["budget"] if budgeted else []
     as_text = ("accuracy against best", "budget")
     rows = []
@@ -73,7 +75,7 @@ def _html_table(comparison: Comparison, budgeted: bool) -> str:
         cells = [
             f"<td>{record.id}</td>",
             f'<td class="file">{escape(record.name)}<small>{escape(_how(record))}</small>{_badges(record)}</td>',
-            *(f"<td>{_cell(record, BY_KEY[key].field)}</td>" for key in COLUMNS),
+            *(f"<td>{_cell(record, BY_KEY[key].field)}</td>" for key in columns),
             f'<td class="text">{escape(comparison.verdicts[record.id])}</td>',
         ]
         if budgeted:
@@ -110,8 +112,8 @@ def _html_method(record: Record) -> str:
         _protocol_line(record),
         *_number_lines(record),
         *(
-            f"No {quantity.label}: {record.missing.get(name, 'not measured')}."
-            for name, quantity in QUANTITIES.items()
+            f"No {label_of(name, [record])}: {record.missing.get(name, 'not measured')}."
+            for name in told(record)
             if value_of(record, name) is None
         ),
         *(f"Warning: {warning}." for warning in record.warnings),
@@ -154,9 +156,10 @@ def _number_lines(record: Record) -> list[str]:
     """How each number that is there was taken."""
     lines = []
     if record.accuracy is not None:
+        how = record.settings.get("accuracy_interval_by", "Wilson's")
         lines.append(
             f"Accuracy: {record.accuracy_n or 'an unknown number of'} pictures of {record.part or 'an unknown part'} "
-            f"(data {record.data or 'unknown'}) through the same session; Wilson's 95 % interval."
+            f"(data {record.data or 'unknown'}) through the same session; {how} 95 % interval."
         )
     if record.latency_p50_interval_ms is not None:
         lines.append(

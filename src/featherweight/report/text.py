@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from featherweight.compare import by_device, changes, flat
-from featherweight.record import BY_KEY, QUANTITIES, Record, value_of
+from featherweight.record import BY_KEY, OPTIONAL, QUANTITIES, Record, label_of, told, value_of
 from featherweight.report.comparison import Comparison
 
 PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
 # Where a terminal is too narrow for all columns, these go first, the first one first of all.
-DISPENSABLE = ("macs", "parameters", "memory_peak", "latency_p90", "size", "verdict")
+DISPENSABLE = ("ap75", "macs", "parameters", "memory_peak", "latency_p90", "size", "ap50", "verdict")
 NAME_WIDTH = 28  # a longer name may be folded to this
 GAP = 2  # between two columns
 SHOWN_CHANGES = 4  # of the environment, on a card
@@ -28,6 +28,12 @@ def show(record: Record, name: str) -> str:
     text = QUANTITIES[name].show(value_of(record, name))
     interval = record.interval(name)
     return text if interval is None else f"{text} ({bounds_text(name, interval)})"
+
+
+def columns_of(records: Sequence[Record]) -> tuple[str, ...]:
+    """The quantities of a table of these records: `COLUMNS`, and behind the metric what else they have of it."""
+    more = (name for name in OPTIONAL if any(value_of(record, name) is not None for record in records))
+    return (COLUMNS[0], *more, *COLUMNS[1:])
 
 
 def bounds_text(name: str, interval: tuple[float, float]) -> str:
@@ -84,7 +90,7 @@ def card(record: Record) -> str:
         f"  {record.runtime} {record.versions.get(record.runtime, '')}, {threads_text(record.threads)}, "
         f"{record.device.get('name', '?')}",
         f"  computed in {arithmetic(record)}",
-        *(_card_line(record, name) for name in QUANTITIES),
+        *(_card_line(record, name) for name in told(record)),
     ]
     estimate = estimate_text(record)
     lines += [] if estimate is None else [f"  energy, estimated and not measured: {estimate}"]
@@ -100,7 +106,7 @@ def card(record: Record) -> str:
 
 
 def _card_line(record: Record, name: str) -> str:
-    label = QUANTITIES[name].label
+    label = label_of(name, [record])
     if value_of(record, name) is None:
         return f"  {label:<24} –  {record.missing.get(name, 'not measured')}"
     tails = {
@@ -146,7 +152,9 @@ def table(comparison: Comparison, budgeted: bool, width: int | None = None) -> s
         heads, *rows = matrix(comparison)
         columns = [_Column(head, tuple(row[i] for row in rows), left=True) for i, head in enumerate(heads)]
         parts.append("\n".join(["p50 latency by device", _grid(columns, width)]))
-    notes = [f"● beaten by none in {', '.join(BY_KEY[key].label for key in comparison.keys)}"]
+    notes = [
+        f"● beaten by none in {', '.join(label_of(BY_KEY[key].field, comparison.records) for key in comparison.keys)}"
+    ]
     if any(record.unstable for record in comparison.records):
         notes.append("UNSTABLE: its times are not compared; its card and the page have the reasons")
     if any(record.quick for record in comparison.records):
@@ -176,13 +184,18 @@ def _columns(comparison: Comparison, budgeted: bool) -> list[_Column]:
         _Column("threads", tuple(str(r.threads) for r in records)),
         _Column("computed in", tuple(r.compute_precision or "?" for r in records), left=True),
         _Column("provider", tuple(r.provider or "?" for r in records), left=True),
-        *(_Column(BY_KEY[key].label, tuple(show(r, BY_KEY[key].field) for r in records), key) for key in COLUMNS),
+        *(_number_column(key, records) for key in columns_of(records)),
         _Column("accuracy against best", tuple(comparison.verdicts[r.id] for r in records), "verdict", True),
     ]
     if budgeted:
         misses = ("; ".join(map(str, comparison.violations[r.id])) or "fits" for r in records)
         columns.append(_Column("budget", tuple(misses), left=True))
     return columns
+
+
+def _number_column(key: str, records: Sequence[Record]) -> _Column:
+    name = BY_KEY[key].field
+    return _Column(label_of(name, records), tuple(show(r, name) for r in records), key)
 
 
 def _told_apart(columns: Sequence[_Column]) -> tuple[list[_Column], list[str]]:
@@ -265,12 +278,13 @@ def markdown(records: Sequence[Record]) -> str:
     several = len(by_device(records)) > 1
     ordered = sorted(records, key=lambda r: r.latency_p50_ms or math.inf)
     heads = ["record", *(["device"] if several else []), "file", "runtime", "threads"]
-    lines = [[*heads, *(BY_KEY[key].label for key in COLUMNS)]]
+    columns = columns_of(records)
+    lines = [[*heads, *(label_of(BY_KEY[key].field, records) for key in columns)]]
     lines.append(["---"] * len(lines[0]))
     for group in by_device(ordered).values():
         for r in group:
             device = [str(r.device.get("name", "?"))] if several else []
-            numbers = (show(r, BY_KEY[key].field) for key in COLUMNS)
+            numbers = (show(r, BY_KEY[key].field) for key in columns)
             lines.append([r.id, *device, labelled(r.name, r), r.runtime, str(r.threads), *numbers])
     return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines) + "\n"
 

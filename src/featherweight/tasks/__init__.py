@@ -1,41 +1,68 @@
 """What a model's outputs mean and how good they are. Only this folder and the heads know a task's name.
 
-Imports errors and stats.
+Imports artifact, boxes, decode, errors, stats and suppress.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.errors import SettingError
+from featherweight.artifact import Artifact
+from featherweight.errors import ArtifactError, SettingError
+
+Size = tuple[int, int]  # (height, width) of a picture as it came, in pixels
 
 
 class Task(Protocol):
-    """One task: `decode` makes predictions of outputs, `score` holds them against the truth."""
+    """One task of one artifact: what its manifest says of classes, resize and decoding is in here."""
 
     name: str
-    metric: str
+    metric: str  # what `score` gives
+    shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
 
-    def decode(self, outputs: NDArray[np.float32], classes: Sequence[str]) -> list[list[dict[str, Any]]]:
-        """Outputs (n, …) → for each picture its predictions, best first, as plain values."""
+    def decode(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[list[dict[str, Any]]]:
+        """Outputs (n, …) for pictures of these sizes → for each its predictions, best first, as plain values."""
         ...
 
-    def score(self, outputs: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, Any]:
-        """Outputs and true labels → the metric, its 95 % interval, n, and which pictures were right."""
+    def read(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[Any]:
+        """Outputs (n, …) for pictures of these sizes → for each what `score` needs, and no more."""
+        ...
+
+    def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
+        """What `read` gave, and what is true as `data.targets` has it → the metric and how sure it is.
+
+        Always in it: "value" 0–1, "interval" of 95 % and what it is by ("interval_by"), "n" pictures, "metric", and
+        "right": whether each picture was right, or `None` where that cannot be said of a single one. What else is in
+        it by a quantity's name goes into the record, and "scores" is what stands behind the metric.
+        """
+        ...
+
+    def agreement(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+        """How far outputs (n, …) say the same as others, 0–1.
+
+        Raises:
+            SettingError: outputs that are none of this task.
+        """
         ...
 
 
-def task_named(name: str) -> Task:
-    """The task of that name.
+def task_of(artifact: Artifact) -> Task:
+    """The task of an artifact, as its manifest says.
 
     Raises:
-        SettingError: unknown.
+        ArtifactError: a bare file that does not say its task, or a manifest that lacks what the task needs.
+        SettingError: an unknown task.
     """
     from featherweight.tasks.classify import Classify
+    from featherweight.tasks.detect import Detect
 
-    tasks: dict[str, Task] = {"classify": Classify()}
-    if name not in tasks:
-        raise SettingError(f"unknown task {name!r}; known: {', '.join(tasks)}")
-    return tasks[name]
+    if artifact.task is None or artifact.classes is None:
+        raise ArtifactError(
+            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder"
+        )
+    tasks: dict[str, Callable[[Artifact], Task]] = {Classify.name: Classify, Detect.name: Detect}
+    if artifact.task not in tasks:
+        raise SettingError(f"unknown task {artifact.task!r}; known: {', '.join(tasks)}")
+    return tasks[artifact.task](artifact)

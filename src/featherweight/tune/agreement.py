@@ -4,7 +4,7 @@ The limits are wide enough for float32 in any order of sums and for bfloat16 in 
 enough that what is lost would show on a few inputs; a smaller loss is for the pictures of the data to show.
 
 In scope: the outputs. Not aware of: time.
-Imports artifact, device, errors, measure, progress, runtimes, stats, worker and race.
+Imports artifact, device, errors, measure, outputs, progress, runtimes, stats, worker and race.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from featherweight.device import available_cores
 from featherweight.errors import MeasureError, RuntimeFailure
 from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, evenly
 from featherweight.measure.versus import Accuracies, right_ones
+from featherweight.outputs import are_classes, most_off
 from featherweight.progress import logger
 from featherweight.runtimes.settings import Settings
 from featherweight.stats import accuracy_difference, mcnemar
@@ -29,6 +30,8 @@ from featherweight.worker import Worker
 # The most that outputs may be off: half the sum of the differences, as a share of the sum of the wanted ones. Of
 # probabilities this is the total variation distance.
 OFF_LIMIT = 0.05
+# The most that raw outputs may be off, as a share of their spread: arithmetic of fewer bits moves them by 0.01 to 0.03.
+RAW_LIMIT = 0.1
 # Two classes nearer than this share of the sum are tied, so that either may come first: the step of an int8 output.
 TIE = 1 / 256
 NOISE_INPUTS = 8
@@ -39,7 +42,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a configuration said: its outputs (n, …) flat, and what it really ran with."""
+    """What a configuration said: its outputs (n, …), and what it really ran with."""
 
     outputs: NDArray[np.float32]
     ran: dict[str, Any]
@@ -47,7 +50,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The outputs (n, …), flat, that a configuration must give, and what they are."""
+    """The outputs (n, …) that a configuration must give, and what they are."""
 
     outputs: NDArray[np.float32]
     source: str
@@ -85,7 +88,8 @@ def _judge(runner: Runner, found: Answers, wanted: Wanted, seen: Sequence[tuple[
         return
     off = outputs_off(wanted.outputs, found.outputs)
     one = "; all of them have one answer, which shows little" if is_constant(wanted.outputs) else ""
-    runner.agreement = f"same first class on {len(wanted.outputs)} {wanted.source}, off by at most {off:.2g}{one}"
+    same = "same first class" if are_classes(wanted.outputs) else "outputs near"
+    runner.agreement = f"{same} on {len(wanted.outputs)} {wanted.source}, off by at most {off:.2g}{one}"
     twin = next((other for other, its in seen if _same(runner, found, other, its)), None)
     runner.out = None if twin is None else f"does the same as {twin.way}"
 
@@ -111,7 +115,9 @@ def hold_accuracy(runners: Sequence[Runner], default: Runner, pictures: Pictures
     logger.info("accuracy of %d configurations on %d pictures", len(groups), min(count, len(pictures.items)))
     found = accuracies([group[0].case for group in groups.values()], default.case, pictures, count)
     for group in groups.values():
-        accuracy = found[group[0].case]
+        accuracy = found.get(group[0].case)
+        if accuracy is None:
+            continue
         for runner in group:
             if isinstance(accuracy, str) or lower(accuracy):
                 runner.out = f"accuracy: {accuracy}"
@@ -127,8 +133,9 @@ def answers(case: Case) -> Answers:
     with Worker(case.artifact, case.runtime, case.settings) as worker:
         ran = worker.load()["ran"]
         worker.ask("inputs", paths=[], count=NOISE_INPUTS)
-        outputs = worker.ask("outputs", NOISE_INPUTS * PICTURE_SECONDS)["outputs"]
-    return Answers(np.array(outputs, np.float32), ran)
+        answer = worker.ask("outputs", NOISE_INPUTS * PICTURE_SECONDS)
+    outputs = np.array(answer["outputs"], np.float32)
+    return Answers(outputs.reshape(len(outputs), *answer["shape"]), ran)
 
 
 def wanted_of(artifact: Artifact, default: Answers) -> Wanted:
@@ -139,17 +146,20 @@ def wanted_of(artifact: Artifact, default: Answers) -> Wanted:
     """
     if artifact.foreign:
         return Wanted(default.outputs, "inputs of noise, as the default answers them")
-    golden = artifact.golden()[1]
-    return Wanted(golden.reshape(len(golden), -1), "golden inputs")
+    return Wanted(artifact.golden()[1], "golden inputs")
 
 
 def disagreement(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> str | None:
-    """Why these outputs (n, …), flat, are not the wanted ones; `None` where they agree."""
-    if found.shape != wanted.shape:
+    """Why these outputs (n, …) are not the wanted ones; `None` where they agree."""
+    if found.size != wanted.size:
         return f"gives outputs {found.shape}, wanted {wanted.shape}"
+    found = found.reshape(wanted.shape)  # a library may leave sides of 1 out
     if not np.isfinite(found).all():
         return "gives outputs that are no numbers"
-    other = int(np.sum(~_same_first(wanted, found)))
+    if not are_classes(wanted):
+        off = most_off(wanted, found)
+        return None if off <= RAW_LIMIT else f"outputs off by {off:.2g} of their spread, allowed are {RAW_LIMIT:g}"
+    other = int(np.sum(~_same_first(_flat(wanted), _flat(found))))
     if other:
         return f"another first class on {other} of {len(wanted)} inputs"
     off = outputs_off(wanted, found)
@@ -157,15 +167,23 @@ def disagreement(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> str
 
 
 def outputs_off(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """The most by which any row of outputs (n, …), flat, is off, as a share (`OFF_LIMIT`)."""
+    """The most by which any of outputs (n, …) is off: of classes as a share (`OFF_LIMIT`), else of the spread."""
+    if not are_classes(wanted):
+        return most_off(wanted, found.reshape(wanted.shape))
+    wanted, found = _flat(wanted), _flat(found)
     apart = np.abs(found.astype(np.float64) - wanted).sum(1) / 2
     size = np.abs(wanted.astype(np.float64)).sum(1)
     return float(np.max(np.where(apart == 0, 0.0, apart / np.maximum(size, np.finfo(np.float64).tiny))))
 
 
 def is_constant(outputs: NDArray[np.float32]) -> bool:
-    """Whether outputs (n, …), flat, are the same whatever the input: so are those of a network that was not trained."""
+    """Whether outputs (n, …) are the same whatever the input: so are those of a network that was not trained."""
+    outputs = _flat(outputs)
     return bool(np.all(np.abs(outputs - outputs[:1]).sum(1) <= TIE * np.abs(outputs[:1]).sum()))
+
+
+def _flat(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return outputs.reshape(len(outputs), -1)
 
 
 def _same_first(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -178,6 +196,8 @@ def _same_first(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> NDAr
 def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: int) -> dict[Case, Accuracies | str]:
     """Each configuration against the default on the same pictures, or why that could not be told.
 
+    Those whose metric cannot be said of single pictures are left out: they are held by their outputs alone.
+
     Args:
         cases: one of each arithmetic; threads do not change what is computed.
         default: what they are held against.
@@ -188,8 +208,10 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
         MeasureError: the default itself died, hung or refused.
     """
     some = replace(pictures, items=tuple(evenly(pictures.items, count)))
-    expected = _right(default, some)
-    found = in_parallel(lambda case: tried(lambda: _right(case, some)), cases)
+    expected = right_ones(default, some)
+    if expected is None:
+        return {}
+    found = in_parallel(lambda case: tried(lambda: right_ones(case, some)), cases)
     return {
         case: right
         if isinstance(right, str)
@@ -201,6 +223,7 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
             pictures.part,
         )
         for case, right in zip(cases, found, strict=True)
+        if right is not None
     }
 
 
@@ -216,12 +239,6 @@ def in_parallel(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
         return list(pool.map(function, items))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _right(case: Case, pictures: Pictures) -> list[bool]:
-    right = right_ones(case, pictures)
-    assert right is not None  # as there is accuracy
-    return right
 
 
 def tried(step: Callable[[], T]) -> T | str:

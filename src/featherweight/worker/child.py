@@ -8,7 +8,7 @@ What only some commands need (pictures, meters, tasks) is imported in those: a c
 file's, and none of ours. When the parent is gone, however it ended, so is this process, whatever it is doing.
 
 In scope: what is timed. Not aware of: why, nor what becomes of the numbers.
-Imports artifact, data, device, errors, image, runtimes and tasks.
+Imports artifact, data, device, errors, image, outputs, runtimes and tasks.
 """
 
 import contextlib
@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.artifact import Artifact, read_artifact
+from featherweight.artifact import read_artifact
 from featherweight.errors import FeatherweightError, ImageError, MeasureError, RuntimeFailure, SettingError
+from featherweight.outputs import most_off
 from featherweight.runtimes import Session, runtime_named
 from featherweight.runtimes.settings import settings_of
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from featherweight.device.memory import PeakWatch
     from featherweight.device.meters import Meter
     from featherweight.image import Pixels
-    from featherweight.tasks import Task
+    from featherweight.tasks import Size, Task
 
 BLOCK_RUNS = 3
 SETTLE_SECONDS, SETTLE_SLICES = 0.002, 100
@@ -72,6 +73,7 @@ class Child:
         self._session: Session = self._runtime.load(self._artifact, self._settings)
         loaded = time.perf_counter_ns()
         self._inputs: Sequence[Pixels] = [_noise(self._session, 1)]
+        self._sizes = [self._own_size]
         self._bytes: list[bytes] = []
         self._paths: Sequence[str] = ()
         self._timed: dict[int, NDArray[np.float32]] = {}
@@ -104,24 +106,27 @@ class Child:
                 f"{self._artifact.name} takes {self._session.height}×{self._session.width}, its golden input differs"
             )
         found = np.concatenate([self._session.run(one[None]) for one in inputs])
-        return {"off": float(np.max(np.abs(found - expected)))}
+        return {"off": most_off(expected, found)}
 
     def outputs(self) -> dict[str, Any]:
-        """The answers to the inputs, as they are now."""
-        return {"outputs": [self._session.run(one)[0].ravel().tolist() for one in self._inputs]}
+        """The answers to the inputs, as they are now: flat, and the shape of one."""
+        found = [self._session.run(one)[0] for one in self._inputs]
+        return {"outputs": [one.ravel().tolist() for one in found], "shape": list(found[0].shape)}
 
     def inputs(self, paths: list[str], count: int) -> dict[str, Any]:
         """What the clock runs on from now on: the pictures, else the golden inputs, else noise."""
         self._paths, self._timed = paths, {}
         if paths:
             self._bytes = [_read(path) for path in paths]
-            self._inputs = [self._picture(path)[None] for path in paths]
+            pictures = [self._picture(path) for path in paths]
+            self._inputs, self._sizes = [pixels for pixels, _ in pictures], [size for _, size in pictures]
             return {"inputs": "pictures of the data"}
-        if not self._artifact.foreign:
+        if self._artifact.foreign:
+            self._inputs = [_noise(self._session, 1, seed) for seed in range(count)]
+        else:
             self._inputs = [one[None] for one in self._artifact.golden()[0]]
-            return {"inputs": "golden inputs"}
-        self._inputs = [_noise(self._session, 1, seed) for seed in range(count)]
-        return {"inputs": "noise"}
+        self._sizes = [self._own_size] * len(self._inputs)
+        return {"inputs": "noise" if self._artifact.foreign else "golden inputs"}
 
     def time(self, seconds: float, runs: int) -> dict[str, Any]:
         """One picture at a time: nanoseconds of inference and of decoding the outputs, and the wall clock's edges."""
@@ -142,16 +147,17 @@ class Child:
         from featherweight.image import decode, resize
 
         samples = {name: array("q") for name in ("pre_ns", "infer_ns", "post_ns", "total_ns")}
-        task, classes = self._task, self._artifact.classes
+        task = self._task
         for index in _until(seconds, runs):
             data = self._bytes[index % len(self._bytes)]
             start = time.perf_counter_ns()
-            pixels = resize(decode(data), self._session.height, self._session.width)[None]
+            picture = decode(data)
+            pixels = resize(picture, *self._own_size, self._rule)[None]
             ready = time.perf_counter_ns()
             outputs = self._session.run(pixels)
             answered = time.perf_counter_ns()
-            if task is not None and classes is not None:
-                task.decode(outputs, classes)
+            if task is not None:
+                task.decode(outputs, [(picture.shape[0], picture.shape[1])])
             done = time.perf_counter_ns()
             for name, value in zip(
                 samples, (ready - start, answered - ready, done - answered, done - start), strict=True
@@ -159,18 +165,20 @@ class Child:
                 samples[name].append(value)
         return {name: values.tolist() for name, values in samples.items()}
 
-    def accuracy(self, items: list[tuple[str, int]]) -> dict[str, Any]:
+    def accuracy(self, items: list[tuple[str, Any]]) -> dict[str, Any]:
         """The task's score on the pictures, and how far the timed run's outputs are from those of this run."""
         if self._task is None:
             raise MeasureError(f"{self._artifact.name} does not say its task; wanted an artifact folder")
-        outputs = [self._session.run(self._picture(path)[None])[0] for path, _ in items]
-        score = self._task.score(np.stack(outputs), np.array([label for _, label in items]))
-        places = {path: place for place, (path, _) in enumerate(items)}
-        off = [
-            float(np.max(np.abs(outputs[places[path]] - self._timed[index])))
-            for index, path in enumerate(self._paths)
-            if index in self._timed and path in places
-        ]
+        timed = {path: self._timed[index] for index, path in enumerate(self._paths) if index in self._timed}
+        answers: list[Any] = []  # raw outputs are not kept: a detector's are large
+        off: list[float] = []
+        for path, _ in items:
+            pixels, size = self._picture(path)
+            outputs = self._session.run(pixels)
+            answers += self._task.read(outputs, [size])
+            if path in timed:
+                off.append(most_off(timed[path][None], outputs))
+        score = self._task.score(answers, [target for _, target in items])
         return {"score": score, "checked": len(off), "off": float(np.max(off)) if off else None}  # NaN comes through
 
     def throughput(self, seconds: float, streams: int) -> dict[str, Any]:
@@ -190,17 +198,28 @@ class Child:
 
     @cached_property
     def _task(self) -> "Task | None":
-        from featherweight.tasks import task_named
+        from featherweight.tasks import task_of
 
-        return None if self._artifact.task is None else task_named(self._artifact.task)
+        return None if self._artifact.foreign else task_of(self._artifact)
 
-    def _picture(self, path: str) -> "Pixels":
+    @property
+    def _own_size(self) -> "Size":
+        """Of pictures that need no resize."""
+        return self._session.height, self._session.width
+
+    @property
+    def _rule(self) -> str:
+        return self._artifact.resize or "stretch"
+
+    def _picture(self, path: str) -> "tuple[Pixels, Size]":
+        """(the picture (1, h, w, 3) as the file takes it, the size that it came in)."""
         from featherweight.image import decode, resize
 
         try:
-            return resize(decode(_read(path)), self._session.height, self._session.width)
+            picture = decode(_read(path))
         except ImageError as error:
             raise _changed(path, error) from error
+        return resize(picture, *self._own_size, self._rule)[None], (picture.shape[0], picture.shape[1])
 
     def _count(self, seconds: float) -> int:
         return len(self._infer(seconds, 1))
@@ -216,15 +235,15 @@ class Child:
 
     def _infer_and_decode(self, seconds: float, runs: int) -> tuple["array[int]", "array[int]"]:
         infer, post = array("q"), array("q")
-        decode_outputs = _decoder(self._task, self._artifact)
+        task = self._task
         for index in _until(seconds, runs):
             place = index % len(self._inputs)
             start = time.perf_counter_ns()
             outputs = self._session.run(self._inputs[place])
             middle = time.perf_counter_ns()
             infer.append(middle - start)
-            if decode_outputs is not None:
-                decode_outputs(outputs)
+            if task is not None:
+                task.decode(outputs, [self._sizes[place]])
                 post.append(time.perf_counter_ns() - middle)
             self._timed[place] = outputs[0]
         return infer, post
@@ -321,11 +340,6 @@ def _until(seconds: float, runs: int) -> Iterator[int]:
     while index < runs or time.perf_counter_ns() < end:
         yield index
         index += 1
-
-
-def _decoder(task: "Task | None", artifact: Artifact) -> Callable[[NDArray[np.float32]], Any] | None:
-    classes = artifact.classes
-    return None if task is None or classes is None else lambda outputs: task.decode(outputs, classes)
 
 
 def _noise(session: Session, count: int, seed: int = 0) -> "Pixels":
