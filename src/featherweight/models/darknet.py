@@ -7,7 +7,7 @@ mean. A classifier ends in probabilities. Inputs are RGB 0–255, as everywhere;
 
 Both files are input from strangers: everything about them is checked, in integers, before Keras is imported.
 
-Imports artifact, boxes, darknet_cfg, darknet_plan and darknet_weights; darknet_layers and keras where they are used.
+Imports artifact, boxes, the other darknet files; darknet_layers and keras where they are used.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from featherweight.artifact import Step, check_new
 from featherweight.boxes import Decoding, Scale
 from featherweight.errors import OutputError, SettingError
 from featherweight.models.darknet_cfg import Section, read_cfg
-from featherweight.models.darknet_plan import Plan, Planned, Shape, plan
+from featherweight.models.darknet_plan import Plan, Planned, Shape
+from featherweight.models.darknet_rules import plan
 from featherweight.models.darknet_weights import check_size, read_header, read_names, read_weights
 
 if TYPE_CHECKING:
@@ -30,17 +31,22 @@ if TYPE_CHECKING:
 __all__ = ["build_darknet", "import_darknet", "read_cfg", "save_darknet"]
 
 
-def build_darknet(cfg: str | Path | Sequence[Section]) -> "keras.Model":
+# Of batch norm, (x - mean) / √(variance + ε): Darknet's on graphics processors, where the weights were trained, and
+# AlexeyAB's everywhere. OpenCV's importer took 1e-6, which moves raw outputs by up to 0.02.
+EPSILON = 1e-5
+
+
+def build_darknet(cfg: str | Path | Sequence[Section], epsilon: float = EPSILON) -> "keras.Model":
     """The network of a cfg file with random weights: RGB 0–255 (n, h, w, 3) → boxes, probabilities, or its last map.
 
     Raises:
         ModelFileError: the cfg cannot be understood, or asks for what no layer here stands for.
     """
-    return _built(_planned(cfg), None)[0]
+    return _built(_planned(cfg), None, epsilon)[0]
 
 
 def import_darknet(
-    cfg: str | Path, weights: str | Path, names: str | Path | None = None
+    cfg: str | Path, weights: str | Path, names: str | Path | None = None, epsilon: float = EPSILON
 ) -> tuple["keras.Model", tuple[str, ...], Step]:
     """A Darknet network with its weights.
 
@@ -48,6 +54,7 @@ def import_darknet(
         cfg: the file that describes it.
         weights: the file of its numbers.
         names: a file with the names of its classes, one a line; else they are called class 0, class 1 …
+        epsilon: of batch norm; 1e-6 for the very numbers of OpenCV's importer.
 
     Returns:
         The model; the names of the classes, none for a network that ends in a map; what was done, for the lineage,
@@ -55,7 +62,10 @@ def import_darknet(
 
     Raises:
         ModelFileError: one of the files is damaged, or they do not belong together; one line says where.
+        SettingError: names for a network that tells no classes apart, or an epsilon that cannot be.
     """
+    if not 0 < epsilon < 1:
+        raise SettingError(f"epsilon {epsilon:g}; wanted a small number above 0, as {EPSILON:g}")
     network = _planned(cfg)
     header = read_header(weights)
     check_size(Path(weights), header, network)
@@ -64,7 +74,7 @@ def import_darknet(
         raise SettingError(f"{names} for a network that tells no classes apart; leave it out")
     named = None if names is None or count is None else read_names(names, count)
     header, arrays = read_weights(weights, network)
-    model, weighted = _built(network, named)
+    model, weighted = _built(network, named, epsilon)
     for key, given in arrays.items():
         weighted[key].set_weights(given)
     settings = {
@@ -73,6 +83,7 @@ def import_darknet(
         "sha256": _digest(Path(weights)),
         "version": ".".join(map(str, header.version)),
         "pictures_seen": header.seen,
+        "epsilon": epsilon,
         "resize": "letterbox" if network.net.whole("letter_box", 0) else "stretch",
     }
     skipped = (*network.ignored, *_unused(model, network, weighted))
@@ -81,7 +92,11 @@ def import_darknet(
 
 
 def save_darknet(
-    cfg: str | Path, weights: str | Path, names: str | Path | None = None, output: str | Path | None = None
+    cfg: str | Path,
+    weights: str | Path,
+    names: str | Path | None = None,
+    output: str | Path | None = None,
+    epsilon: float = EPSILON,
 ) -> tuple[Path, "keras.Model", tuple[str, ...], Step]:
     """`import_darknet`, written as a `.keras` file: by default with the name of the weights, in the working directory.
 
@@ -96,7 +111,7 @@ def save_darknet(
     if path.suffix != ".keras":
         raise SettingError(f"--output {path}; wanted a name that ends in .keras")
     check_new(path)
-    model, classes, step = import_darknet(cfg, weights, names)
+    model, classes, step = import_darknet(cfg, weights, names, epsilon)
     beside = path.with_name(f".{path.stem}.{os.getpid()}.keras")
     try:
         model.save(beside)
@@ -116,7 +131,9 @@ def _planned(cfg: str | Path | Sequence[Section]) -> Plan:
     return network
 
 
-def _built(network: Plan, names: tuple[str, ...] | None) -> tuple["keras.Model", dict[tuple[int, str], Any]]:
+def _built(
+    network: Plan, names: tuple[str, ...] | None, epsilon: float
+) -> tuple["keras.Model", dict[tuple[int, str], Any]]:
     """The model, and its layers that take weights by the keys of `darknet_weights.Arrays`."""
     import keras
 
@@ -124,7 +141,7 @@ def _built(network: Plan, names: tuple[str, ...] | None) -> tuple["keras.Model",
     from featherweight.models.heads import Predictions
 
     picture = keras.Input(network.picture, name="image")
-    making = Making(network, keras.layers.Rescaling(1 / 255, name="scale")(picture))
+    making = Making(network, keras.layers.Rescaling(1 / 255, name="scale")(picture), epsilon)
     heads = []
     for layer in network.layers:
         if layer in network.heads:

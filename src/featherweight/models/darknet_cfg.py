@@ -186,8 +186,8 @@ class _Reader:
         if before is not None:
             # Of [net] only three keys matter here, and cfg files for training and testing in one repeat the others.
             if before.value != value and (name != "net" or key in ("width", "height", "channels")):
-                what = f"[{name}] {one_line(key, 40)}={one_line(value, 40)}, and {before.value[:40]} in line {before.line}"
-                raise self.refuse(number, what, "wanted one of them")
+                what = f"[{name}] {one_line(f'{key}={value}', 80)}"
+                raise self.refuse(number, what, f"wanted it once: line {before.line} has {one_line(before.value, 40)}")
             return
         if len(self.options) == MAX_OPTIONS:
             raise self.refuse(number, f"[{name}] with over {MAX_OPTIONS} keys", "refused")

@@ -3,18 +3,17 @@
 Layers are named by the section and Darknet's own number of it (`conv12`, `conv12_norm`). Padding is Darknet's, on both
 sides of a strided window.
 
-Imports blocks, darknet_plan, darknet_weights and local; keras with this module: it is imported where it is used.
+Imports blocks, darknet_activations, darknet_plan and local; keras with this module: it is imported where it is used.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import keras
-from keras import layers, ops
+from keras import layers
 
 from featherweight.models.blocks import ChannelPad, ChannelSlice
+from featherweight.models.darknet_activations import activated, scaled
 from featherweight.models.darknet_plan import PICTURE, Plan, Planned
-from featherweight.models.darknet_weights import EPSILON
 from featherweight.models.local import LocalConvolution
 
 Tensor = Any
@@ -26,8 +25,8 @@ FEATURES, LOGITS, PROBABILITIES = "features", "logits", "probabilities"  # as in
 class Making:
     """The network while it is made: a tensor a section, and the layers that take weights."""
 
-    def __init__(self, plan: Plan, scaled: Tensor):
-        self.plan, self.tensors = plan, {PICTURE: scaled}
+    def __init__(self, plan: Plan, scaled: Tensor, epsilon: float):
+        self.plan, self.tensors, self.epsilon = plan, {PICTURE: scaled}, epsilon
         self.maps: dict[int, Tensor] = {}  # of what is a vector
         self.weighted: dict[tuple[int, str], Any] = {}  # the keys of `darknet_weights.Arrays`
         kinds = [(layer.kind, layer.number) for layer in plan.layers if layer.kind not in ("cost", "empty", "dropout")]
@@ -64,75 +63,6 @@ def make(making: Making, layer: Planned) -> Tensor:
     return activated(x, layer.settings["activation"], name_of(layer)) if "activation" in layer.settings else x
 
 
-# ---------------------------------------------------------------------------------------------------- activations
-
-
-def activated(x: Tensor, activation: str, name: str) -> Tensor:
-    """One of Darknet's activations; those that Keras has not are made of some that it has."""
-    return ACTIVATIONS[activation](x, name)
-
-
-def _keras(activation: str) -> Callable[[Tensor, str], Tensor]:
-    return lambda x, name: layers.Activation(activation, name=f"{name}_{activation}")(x)
-
-
-def _leaky(slope: float) -> Callable[[Tensor, str], Tensor]:
-    return lambda x, name: layers.LeakyReLU(slope, name=f"{name}_leaky")(x)
-
-
-def _scaled(x: Tensor, scale: float, offset: float, name: str) -> Tensor:
-    return layers.Rescaling(scale, offset, name=name)(x)
-
-
-def _between(x: Tensor, slope: float, name: str) -> Tensor:
-    """As it is from 0 to 1, with a small slope outside: slope · x + (1 - slope) · min(max(x, 0), 1)."""
-    inside = layers.ReLU(max_value=1.0, name=f"{name}_clip")(x)
-    inside = _scaled(inside, 1 - slope, 0.0, f"{name}_inside")
-    return layers.Add(name=f"{name}_between")([_scaled(x, slope, 0.0, f"{name}_outside"), inside])
-
-
-def _hard_mish(x: Tensor, name: str) -> Tensor:
-    gate = layers.ReLU(max_value=1.0, name=f"{name}_gate")(_scaled(x, 0.5, 1.0, f"{name}_half"))
-    return layers.Multiply(name=f"{name}_hard_mish")([x, gate])
-
-
-def _hardtan(x: Tensor, name: str) -> Tensor:
-    x = layers.ReLU(max_value=2.0, name=f"{name}_clip")(_scaled(x, 1.0, 1.0, f"{name}_up"))
-    return _scaled(x, 1.0, -1.0, f"{name}_hardtan")
-
-
-def _shares(positive: Tensor) -> Tensor:
-    return ops.divide(positive, ops.add(ops.sum(positive, axis=-1, keepdims=True), 1e-4))
-
-
-def _exponential_shares(x: Tensor, name: str) -> Tensor:
-    return _shares(ops.exp(x))
-
-
-def _safe_shares(x: Tensor, name: str) -> Tensor:
-    return _shares(ops.exp(ops.subtract(x, ops.max(x, axis=-1, keepdims=True))))
-
-
-ACTIVATIONS: dict[str, Callable[[Tensor, str], Tensor]] = {
-    "linear": lambda x, name: x,
-    "logistic": _keras("sigmoid"), "relu": _keras("relu"), "relu6": _keras("relu6"), "elu": _keras("elu"),
-    "selu": _keras("selu"), "tanh": _keras("tanh"), "swish": _keras("silu"), "mish": _keras("mish"),
-    **dict.fromkeys(("hardswish", "hard_swish", "hswish", "h_swish"), _keras("hard_silu")),
-    "leaky": _leaky(0.1), "revleaky": _leaky(0.1), "relie": _leaky(0.01),
-    "gelu": lambda x, name: ops.gelu(x, approximate=True),
-    # 2 / (1 + exp(-x)) - 1
-    "loggy": lambda x, name: layers.Activation("tanh", name=f"{name}_loggy")(_scaled(x, 0.5, 0.0, f"{name}_half")),
-    # x · (x > 0) + x / 10
-    "ramp": lambda x, name: _scaled(_leaky(1 / 11)(x, name), 1.1, 0.0, f"{name}_ramp"),
-    "hardtan": _hardtan, "hard_mish": _hard_mish,
-    "lhtan": lambda x, name: _between(x, 0.001, name),
-    "plse": lambda x, name: _between(_scaled(x, 0.125, 0.5, f"{name}_eighth"), 0.08, name),
-    "normalize_channels": lambda x, name: _shares(layers.ReLU(name=f"{name}_positive")(x)),
-    "normalize_channels_softmax": _exponential_shares,
-    "normalize_channels_softmax_maxval": _safe_shares,
-}  # fmt: skip
-
-
 # --------------------------------------------------------------------------------------- convolutions, dense layers
 
 
@@ -160,7 +90,7 @@ def _normed(making: Making, layer: Planned, kernel: Any, x: Tensor) -> Tensor:
 
 
 def _norm(making: Making, layer: Planned, name: str, x: Tensor) -> Tensor:
-    norm = layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=name)
+    norm = layers.BatchNormalization(momentum=MOMENTUM, epsilon=making.epsilon, name=name)
     making.weighted[layer.number, "norm"] = norm
     return norm(x)
 
@@ -220,7 +150,7 @@ def _upsample(making: Making, layer: Planned) -> Tensor:
         x = layers.AveragePooling2D(-stride, name=name)(x)
     elif stride > 1:
         x = layers.UpSampling2D(stride, interpolation="nearest", name=name)(x)
-    return x if scale == 1 else _scaled(x, scale, 0.0, f"{name}_scale")
+    return x if scale == 1 else scaled(x, scale, 0.0, f"{name}_scale")
 
 
 def _reorg(making: Making, layer: Planned) -> Tensor:
@@ -248,7 +178,7 @@ def _crop(making: Making, layer: Planned) -> Tensor:
     sides = [int(x.shape[axis]) - layer.shape[axis - 1] for axis in (1, 2)]
     cuts = tuple((less // 2, less - less // 2) for less in sides)
     x = layers.Cropping2D(cuts, name=name)(x)
-    return _scaled(x, 2.0, -1.0, f"{name}_adjust") if layer.settings["adjust"] else x
+    return scaled(x, 2.0, -1.0, f"{name}_adjust") if layer.settings["adjust"] else x
 
 
 # --------------------------------------------------------------------------------------------------- several sources
@@ -277,7 +207,7 @@ def _shortcut(making: Making, layer: Planned) -> Tensor:
             parts[place] = weight(parts[place])
     scales = (settings["scales"][0], *[settings["scales"][1]] * (len(parts) - 1))
     parts = [
-        x if scale == 1 else _scaled(x, scale, 0.0, f"{name}_scale{place}")
+        x if scale == 1 else scaled(x, scale, 0.0, f"{name}_scale{place}")
         for place, (x, scale) in enumerate(zip(parts, scales, strict=True))
     ]
     return layers.Add(name=name)(parts)
@@ -315,7 +245,7 @@ def _softmax(making: Making, layer: Planned) -> Tensor:
         return layers.Softmax(name=name)(making.map(layer.number - 1))
     x = making.vector(layer.number - 1, LOGITS if ends else f"{name}_flat")
     if settings["temperature"] != 1:
-        x = _scaled(x, 1 / settings["temperature"], 0.0, f"{name}_temperature")
+        x = scaled(x, 1 / settings["temperature"], 0.0, f"{name}_temperature")
     if settings["groups"] == 1:
         return layers.Softmax(name=PROBABILITIES if ends else name)(x)
     numbers = int(x.shape[-1])

@@ -2,7 +2,7 @@
 
     header          major, minor, revision: int32 each; then the pictures seen in training: 64 bits from version 0.2 on,
                     32 before. With a version above 1000 the matrices of dense layers are transposed.
-    convolutional   biases (f), with batch norm also scales, means, variances (f each); then weights (f, c / groups, k, k)
+    convolutional   biases (f), with batch norm also scales, means, variances (f each); weights (f, c / groups, k, k)
     connected       biases (u), weights (u, inputs); with batch norm also scales, means, variances (u each)
     local           biases (f, h, w), weights (h · w, f, c, k, k)
     batchnorm       biases, scales, means, variances (c each)
@@ -29,7 +29,6 @@ Array = NDArray[np.float32]
 Arrays = dict[tuple[int, str], list[Array]]
 
 HEADER = struct.Struct("<3i")
-EPSILON = 1e-5  # of batch norm: √(variance + ε)
 TRANSPOSED = 1_000  # versions above
 MOST_VERSION = 10_000
 SAME_FILE = "wanted the weights of this very cfg"
@@ -154,7 +153,7 @@ class _Reader:
     def norm(self, biases: Array) -> list[Array]:
         """Gamma, beta, mean, variance."""
         scales, means, variances = self.take(3, len(biases))
-        if float(variances.min()) <= -EPSILON:
+        if float(variances.min()) < 0:
             raise failure(self.path, f"a variance below zero in {self.layer.label}", SAME_FILE)
         return [scales, biases, means, variances]
 

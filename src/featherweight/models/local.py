@@ -1,4 +1,4 @@
-"""A convolution with a kernel of its own at every place, as YOLOv1 has one (Redmon et al. 2016, arXiv 1506.02640, §2.1).
+"""A convolution with a kernel of its own at every place, as YOLOv1 has one. Redmon et al. 2016, arXiv 1506.02640, §2.1.
 
 Keras 3 has none any more. Imports errors; keras with this module: it is imported where it is used.
 """
@@ -40,7 +40,7 @@ class LocalConvolution(layers.Layer):  # type: ignore[misc]
     def build(self, shape: Sequence[int | None]) -> None:
         """Make the kernels (places, k · k · c, filters) and biases (places, filters)."""
         down, across = self.places(shape)
-        self.kernel = self.add_weight((down * across, self.size**2 * shape[-1], self.filters), name="kernel")
+        self.kernel = self.add_weight((down * across, self.size**2 * (shape[-1] or 0), self.filters), name="kernel")
         self.bias = self.add_weight((down * across, self.filters), "zeros", name="bias")
         self.built = True
 
