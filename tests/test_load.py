@@ -25,7 +25,7 @@ from keras import layers
 
 from featherweight.device import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
 from featherweight.errors import ModelFileError
-from featherweight.models import blocks, heads, hdf5, keras_config, load, local
+from featherweight.models import blocks, hdf5, heads, keras_config, load, local
 from featherweight.models.load import load_model, load_weights_file, weight_shapes
 from tests import hostile
 
@@ -178,7 +178,7 @@ def test_operations_on_tensors(tmp_path: Path) -> None:
 
 def test_our_own_layers_are_on_the_list() -> None:
     own = [layer for module in (blocks, heads, local) for layer in module.OWN_LAYERS]
-    assert keras_config.OWN_LAYERS == {layer.__name__: layer.__module__.rpartition(".")[2] for layer in own}
+    assert {layer.__name__: layer.__module__.rpartition(".")[2] for layer in own} == keras_config.OWN_LAYERS
 
 
 @pytest.mark.parametrize("family", keras_config.FAMILIES)

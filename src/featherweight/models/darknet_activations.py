@@ -25,7 +25,7 @@ def _leaky(slope: float) -> Callable[[Tensor, str], Tensor]:
 
 
 def scaled(x: Tensor, scale: float, offset: float, name: str) -> Tensor:
-    """x · scale + offset."""
+    """X · scale + offset."""
     return layers.Rescaling(scale, offset, name=name)(x)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from featherweight.errors import ModelFileError
 from featherweight.modelfile import check_file, failure, one_line, open_file, refuse_known_strangers
 
-MAX_BYTES = 2**20  # YOLOv4's cfg has 12 kB
+MAX_BYTES = 2**18  # YOLOv4's has 12 kB
 MAX_SECTIONS = 600  # YOLOv4-P7's has about 400
 MAX_OPTIONS = 200  # of one section
 MAX_VALUES = 1_000  # of one list

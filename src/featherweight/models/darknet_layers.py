@@ -37,9 +37,13 @@ class Making:
 
     def map(self, number: int) -> Tensor:
         """What a section gives, as (n, h, w, c)."""
-        x = self.tensors[number]
+        x, (height, width, channels) = self.tensors[number], self.plan.shape(number)
         if len(x.shape) == 2 and number not in self.maps:
-            self.maps[number] = layers.Reshape((1, 1, int(x.shape[-1])), name=f"map{number}")(x)
+            if (height, width) != (1, 1):
+                x = layers.Reshape((channels, height, width), name=f"map{number}_by_channel")(x)
+                self.maps[number] = layers.Permute((2, 3, 1), name=f"map{number}")(x)
+            else:
+                self.maps[number] = layers.Reshape((1, 1, channels), name=f"map{number}")(x)
         return self.maps.get(number, x)
 
     def vector(self, number: int, name: str) -> Tensor:
@@ -96,8 +100,9 @@ def _norm(making: Making, layer: Planned, name: str, x: Tensor) -> Tensor:
 
 
 def _connected(making: Making, layer: Planned) -> Tensor:
-    x, name = making.tensors[layer.number - 1], name_of(layer)
-    if len(x.shape) == 4:
+    x, name, before = making.tensors[layer.number - 1], name_of(layer), layer.number - 1
+    if len(x.shape) == 4 or making.plan.shape(before)[:2] != (1, 1):
+        x = making.map(before)
         x = layers.Flatten(name=f"{name}_flat")(x)  # place by place; the weights are put in that order
     return _normed(making, layer, layers.Dense(layer.shape[2], use_bias=not layer.settings["norm"], name=name), x)
 
