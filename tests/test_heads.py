@@ -29,7 +29,7 @@ def test_rows_stand_by_map_by_row_by_column_by_anchor() -> None:
         np.asarray(keras.Model(model.input, model.get_layer(name).output)(image)) for name in ("coarse", "fine")
     )
     found = np.asarray(model(image))
-    assert found.shape == model.output_shape[:0] + (2, 2 * 3 * 2 + 4 * 6, 6)
+    assert found.shape == (2, 2 * 3 * 2 + 4 * 6, 6)
     for row, column, anchor in np.ndindex(2, 3, 2):
         wanted = coarse[:, row, column, 6 * anchor : 6 * anchor + 6]
         np.testing.assert_array_equal(found[:, (row * 3 + column) * 2 + anchor], wanted)

@@ -59,11 +59,11 @@ def pictures() -> NDArray[np.uint8]:
 
 def main(python: str) -> None:
     recorded = {"yolo-fastest": yolo_fastest(python, pictures())[:, ::EVERY]}
-    for name in LAST:
+    for name, last in LAST.items():
         with tempfile.TemporaryDirectory() as folder:
             cfg, weights, network = written(NETS[name], Path(folder))
             one = picture(*network.picture[:2])[None]
-            recorded[name] = next(iter(asked(python, cfg, weights, one, LAST[name]).values()))
+            recorded[name] = next(iter(asked(python, cfg, weights, one, last).values()))
     np.savez_compressed(HERE / "recorded.npz", **{name: array.astype(np.float32) for name, array in recorded.items()})
 
 

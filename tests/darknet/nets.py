@@ -56,8 +56,8 @@ NETS = {
         height=14,
     ),
     "odd maxpools": cfg(
-        conv(3), layer("maxpool", size=3, stride=2), layer("maxpool", size=2, stride=2), layer("maxpool", size=3, stride=3),
-        height=13, width=19,
+        conv(3), layer("maxpool", size=3, stride=2), layer("maxpool", size=2, stride=2),
+        layer("maxpool", size=3, stride=3), height=13, width=19,
     ),
     "averages": cfg(
         conv(3), layer("local_avgpool", size=3, stride=1), layer("local_avgpool", size=2, stride=2),
@@ -110,7 +110,9 @@ NETS = {
         layer("local", filters=2, size=2, stride=2, activation="linear"), layer("batchnorm"),
         layer("activation", activation="tanh"), layer("empty"),
     ),
-    "crop": cfg(layer("crop", crop_height=9, crop_width=13), conv(3), layer("crop", crop_height=4, crop_width=8, noadjust=1)),
+    "crop": cfg(
+        layer("crop", crop_height=9, crop_width=13), conv(3), layer("crop", crop_height=4, crop_width=8, noadjust=1)
+    ),
     "softmaxes": cfg(
         conv(4), layer("softmax", spatial=1), conv(3, 4), layer("softmax", temperature=2), conv(2),
         layer("softmax", groups=2),

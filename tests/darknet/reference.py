@@ -130,16 +130,12 @@ class Darknet:
         units = self.whole("output", 1)
         biases, kernel = self.take(units), self.take(units, x.size)
         y = kernel @ x.ravel()
-        if self.whole("batch_normalize", 0):
-            y = self.normalized(y, biases, *self.take(3, units))
-        else:
-            y = y + biases
+        y = self.normalized(y, biases, *self.take(3, units)) if self.whole("batch_normalize", 0) else y + biases
         return self.activated(y, "logistic").reshape(units, 1, 1)
 
     def local(self, x: Map) -> Map:
-        filters, size, stride, pad = (
-            self.whole(k, d) for k, d in (("filters", 1), ("size", 1), ("stride", 1), ("pad", 0))
-        )
+        filters, size, stride = (self.whole(key, 1) for key in ("filters", "size", "stride"))
+        pad = self.whole("pad", 0)
         less = 1 if pad else size
         rows, columns = ((side - less) // stride + 1 for side in x.shape[1:])
         biases, kernel = self.take(filters, rows, columns), self.take(rows * columns, filters, len(x), size, size)
@@ -215,8 +211,8 @@ class Darknet:
         y = alpha * x * weights[0][:, None, None]
         for other, weight in zip(others, weights[1:], strict=True):
             step = other.shape[1] // x.shape[1]
-            other, least = other[:, ::step, ::step], min(len(other), len(x))
-            y[:least] += beta * other[:least] * weight[: least if len(weight) > 1 else 1, None, None]
+            least = min(len(other), len(x))
+            y[:least] += beta * other[:least, ::step, ::step] * weight[: least if len(weight) > 1 else 1, None, None]
         return self.activated(y)
 
     def scale_channels(self, x: Map) -> Map:
