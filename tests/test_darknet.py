@@ -464,7 +464,7 @@ REFUSED = {
     "heads unlike": (cfg(ONE.format(21), YOLO, layer("route", layers=0), REGION), "of another kind"),
     "other classes": (cfg(conv(4), ONE.format(21), YOLO, layer("route", layers=0), ONE.format(24),
                           YOLO.replace("classes=2", "classes=3")), "of another kind, or of other classes"),
-    "many bytes": ("#" * 2**18 + "\n", "262,145 bytes; wanted at most 262,144"),
+    "many bytes": ("#" * 2**18 + "\n", "262,145 bytes; wanted a cfg file, of at most 262,144"),
     "many keys": (cfg("[convolutional]", *(f"key{number}=1" for number in range(201))), "with over 200 keys"),
     "many sections": (cfg(*["[cost]"] * 601), "over 600 sections"),
 }  # fmt: skip

@@ -114,7 +114,7 @@ def printable(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> int:
+def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES, wanted: str = WANTED) -> int:
     """The size of a regular file that is neither empty nor over `max_bytes`.
 
     Raises:
@@ -123,13 +123,13 @@ def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise failure(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", WANTED) from error
+        raise failure(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", wanted) from error
     if stat.S_ISDIR(status.st_mode):
         if (path / "saved_model.pb").is_file():
             raise failure(path, "a TensorFlow SavedModel folder, which can run any code", "save it as .keras instead")
-        raise failure(path, "a folder", WANTED)
+        raise failure(path, "a folder", wanted)
     if not stat.S_ISREG(status.st_mode):
-        raise failure(path, "no regular file", WANTED)
+        raise failure(path, "no regular file", wanted)
     if not status.st_size:
         raise failure(path, "an empty file", "fetch it again")
     if status.st_size > max_bytes:

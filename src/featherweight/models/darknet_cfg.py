@@ -123,10 +123,12 @@ def read_cfg(path: str | Path) -> tuple[Section, ...]:
         ModelFileError: absent, too large, no text, or a line that cannot be understood; it is named.
     """
     path = Path(path)
-    check_file(path, MAX_BYTES)
+    size = check_file(path, wanted="wanted a cfg file of Darknet")
     with open_file(path) as file:
-        data = file.read(MAX_BYTES + 1)
+        data = file.read(MAX_BYTES)
     refuse_known_strangers(path, data[:512])
+    if size > MAX_BYTES:
+        raise failure(path, f"{size:,} bytes", f"wanted a cfg file, of at most {MAX_BYTES:,}; the weights come second")
     if b"\0" in data:
         raise failure(path, "no text", "wanted the cfg file; its weights are named after it")
     reader = _Reader(path)

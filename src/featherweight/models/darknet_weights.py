@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.errors import ModelFileError
-from featherweight.modelfile import MAX_FILE_BYTES, check_file, failure, open_file, refuse_known_strangers
+from featherweight.modelfile import check_file, failure, open_file, refuse_known_strangers
 from featherweight.models.darknet_plan import Plan, Planned
 
 Array = NDArray[np.float32]
@@ -31,6 +31,7 @@ Arrays = dict[tuple[int, str], list[Array]]
 HEADER = struct.Struct("<3i")
 TRANSPOSED = 1_000  # versions above
 MOST_VERSION = 10_000
+MAX_NAMES_BYTES = 2**20
 SAME_FILE = "wanted the weights of this very cfg"
 
 
@@ -55,7 +56,7 @@ def read_header(path: str | Path) -> Header:
         ModelFileError: no weights file of Darknet.
     """
     path = Path(path)
-    check_file(path, MAX_FILE_BYTES)
+    check_file(path, wanted="wanted a .weights file of Darknet")
     with open_file(path) as file:
         head = file.read(512)
     refuse_known_strangers(path, head)
@@ -77,7 +78,7 @@ def check_size(path: Path, header: Header, plan: Plan) -> None:
     Raises:
         ModelFileError: fewer, with the layer in which it ends, or more.
     """
-    size = check_file(path, MAX_FILE_BYTES)
+    size = check_file(path)
     wanted = header.bytes + 4 * plan.floats
     if size > wanted:
         raise failure(
@@ -214,7 +215,7 @@ def read_names(path: str | Path, classes: int) -> tuple[str, ...]:
         ModelFileError: no text, or not as many as the network has classes.
     """
     path = Path(path)
-    check_file(path, 2**20)
+    check_file(path, MAX_NAMES_BYTES, "wanted the names of classes, one a line")
     with open_file(path) as file:
         data = file.read()
     refuse_known_strangers(path, data[:512])
