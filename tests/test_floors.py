@@ -28,7 +28,10 @@ TRAINING_WORLD = {
     "distill", "export", "qat", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
-KERAS_AT_TOP = {"models/blocks.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
+KERAS_AT_TOP = {
+    "models/blocks.py", "models/darknet_activations.py", "models/darknet_layers.py", "models/heads.py",
+    "models/local.py", "qat/layers.py", "qat/places.py", "qat/spelling.py",
+}  # fmt: skip
 # Which modules may name which heavy library, and only inside a function.
 HEAVY = {
     "keras": TRAINING_WORLD | {"analyze"},

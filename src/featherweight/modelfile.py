@@ -84,7 +84,7 @@ def identify(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Kind:
         return Kind.TORCH
     if head[4:8] == b"TFL3":
         return Kind.TFLITE
-    _refuse_known_strangers(path, head)
+    refuse_known_strangers(path, head)
     if _looks_like_safetensors(head, size):
         return Kind.SAFETENSORS
     if head[:1] in ONNX_FIRST_BYTES:
@@ -114,7 +114,7 @@ def printable(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> int:
+def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES, wanted: str = WANTED) -> int:
     """The size of a regular file that is neither empty nor over `max_bytes`.
 
     Raises:
@@ -123,13 +123,13 @@ def check_file(path: Path, max_bytes: int = MAX_FILE_BYTES) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise failure(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", WANTED) from error
+        raise failure(path, f"cannot be read: {getattr(error, 'strerror', None) or error}", wanted) from error
     if stat.S_ISDIR(status.st_mode):
         if (path / "saved_model.pb").is_file():
             raise failure(path, "a TensorFlow SavedModel folder, which can run any code", "save it as .keras instead")
-        raise failure(path, "a folder", WANTED)
+        raise failure(path, "a folder", wanted)
     if not stat.S_ISREG(status.st_mode):
-        raise failure(path, "no regular file", WANTED)
+        raise failure(path, "no regular file", wanted)
     if not status.st_size:
         raise failure(path, "an empty file", "fetch it again")
     if status.st_size > max_bytes:
@@ -282,7 +282,7 @@ def _kind_of_zip(path: Path) -> Kind:
     raise failure(path, f"a zip archive of no known kind: it holds {listed}", WANTED)
 
 
-def _refuse_known_strangers(path: Path, head: bytes) -> None:
+def refuse_known_strangers(path: Path, head: bytes) -> None:
     """Raise for what is often found in a model file's place."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
