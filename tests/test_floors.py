@@ -12,11 +12,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments"),
+    ("quantity", "device", "artifact", "boxes", "image", "modelfile", "moments"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
-    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
+    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "export", "measure"),
     ("qat", "search", "tune", "reproduce"),
     ("compress", "demo"),
     ("cli",),
@@ -24,10 +24,10 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "distill", "export", "qat", "search", "compress", "demo",
+    "detect", "distill", "export", "qat", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
-KERAS_AT_TOP = {"models/blocks.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
+KERAS_AT_TOP = {"models/blocks.py", "models/heads.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
 # Which modules may name which heavy library, and only inside a function.
 HEAVY = {
     "keras": TRAINING_WORLD | {"analyze"},
