@@ -219,7 +219,9 @@ def _learner(
         trained = pair_of(student, distillation)
         views = {base: trained}
         losses = losses_of(decoding, own, distillation)
-    rate = optimizer(settings.train, trained, steps, settings.average)
+    # Over no more than a tenth of the run: it would be mostly of the first weights else.
+    average = min(settings.average, max(0.0, 1 - 10 / (settings.train.epochs * steps)))
+    rate = optimizer(settings.train, trained, steps, average)
     views[base].compile(rate, losses, jit_compile=False)  # XLA on the CPU is seven times slower
     for side in settings.sizes:
         if (side, side) not in views:
@@ -235,7 +237,7 @@ def _learner(
         views=views,
         decoding=decoding,
         loss=tf.function(own, reduce_retracing=True),
-        average=bool(settings.average),
+        average=bool(average),
     )
 
 
