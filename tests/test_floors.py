@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "progress", "stats"),
-    ("quantity", "device", "artifact", "boxes", "image", "modelfile", "moments"),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments", "boxes"),
     ("data", "record", "tasks", "runtimes", "page", "training_state"),
     ("budget", "compare", "models", "quantize", "worker"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
@@ -27,7 +27,10 @@ TRAINING_WORLD = {
     "detect", "distill", "export", "qat", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
-KERAS_AT_TOP = {"models/blocks.py", "models/heads.py", "qat/layers.py", "qat/places.py", "qat/spelling.py"}
+KERAS_AT_TOP = {
+    "models/blocks.py", "models/darknet_activations.py", "models/darknet_layers.py", "models/heads.py",
+    "models/local.py", "qat/layers.py", "qat/places.py", "qat/spelling.py",
+}  # fmt: skip
 # Which modules may name which heavy library, and only inside a function.
 HEAVY = {
     "keras": TRAINING_WORLD | {"analyze"},

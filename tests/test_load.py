@@ -25,7 +25,7 @@ from keras import layers
 
 from featherweight.device import peak_memory_bytes, reset_peak_memory, resident_memory_bytes
 from featherweight.errors import ModelFileError
-from featherweight.models import blocks, hdf5, keras_config, load
+from featherweight.models import blocks, heads, hdf5, keras_config, load, local
 from featherweight.models.load import load_model, load_weights_file, weight_shapes
 from tests import hostile
 
@@ -177,7 +177,8 @@ def test_operations_on_tensors(tmp_path: Path) -> None:
 
 
 def test_our_own_layers_are_on_the_list() -> None:
-    assert sorted(keras_config.OWN_LAYERS) == sorted(layer.__name__ for layer in blocks.OWN_LAYERS)
+    own = [layer for module in (blocks, heads, local) for layer in module.OWN_LAYERS]
+    assert keras_config.OWN_LAYERS == {layer.__name__: layer.__module__.rpartition(".")[2] for layer in own}
 
 
 @pytest.mark.parametrize("family", keras_config.FAMILIES)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from featherweight.demo import demo
     from featherweight.measure import measure
     from featherweight.measure.versus import versus
+    from featherweight.models.darknet import import_darknet
     from featherweight.predict import predict
     from featherweight.report import compare
     from featherweight.reproduce import reproduce
@@ -37,6 +38,7 @@ VERBS = {
     "data": ("data", "read_dataset"),
     "demo": ("demo", "demo"),
     "fit": ("search", "fit"),
+    "import_darknet": ("models.darknet", "import_darknet"),
     "measure": ("measure", "measure"),
     "predict": ("predict", "predict"),
     "reproduce": ("reproduce", "reproduce"),
@@ -46,8 +48,8 @@ VERBS = {
 # Not verbs but packages: `fw.models()` can itself be called; the others have more than one thing to do.
 PACKAGES = ("models", "prune", "quantize")
 __all__ = [
-    "analyze", "compare", "compress", "data", "demo", "fit", "measure", "models", "predict", "prune", "quantize",
-    "reproduce", "tune", "versus",
+    "analyze", "compare", "compress", "data", "demo", "fit", "import_darknet", "measure", "models", "predict",
+    "prune", "quantize", "reproduce", "tune", "versus",
 ]  # fmt: skip
 
 

@@ -134,6 +134,21 @@ def _prune(args: argparse.Namespace) -> tuple[str, int]:
     return (_json(found.as_dict()) if args.json else "\n".join([str(found), *written])), 0
 
 
+def _import(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.models.darknet import save_darknet
+
+    path, model, classes, step = save_darknet(args.cfg, args.weights, args.names, args.output, args.epsilon)
+    _, height, width, _ = model.input_shape
+    if args.json:
+        from dataclasses import asdict
+
+        found = {"model": str(path), "input": [height, width], "output": list(model.output_shape[1:])}
+        return _json({**found, "parameters": model.count_params(), "classes": classes, "step": asdict(step)}), 0
+    told = f"{len(classes)} classes" if classes else "a map"
+    lines = [f"model: {path}, {height}×{width}, {told}, {model.count_params():,} parameters"]
+    return "\n".join([*lines, *(f"  {layer}: {why}" for layer, why in step.skipped)]), 0
+
+
 def _taught(args: argparse.Namespace, model: Any) -> Any:
     """Pictures for the criterion taylor."""
     from featherweight.data import labelled
@@ -610,6 +625,15 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("--output", metavar="FILE", help="write the smaller model, a .keras file, and its plan beside")
     prune.add_argument("--seed", type=int, default=0, help="of the criterion random (default: 0)")
     _add_split(prune)
+
+    imported = _verb(verbs, "import", _import, "a Darknet network, cfg and weights → a Keras model")
+    imported.add_argument("cfg", metavar="CFG", help="what the network is")
+    imported.add_argument("weights", metavar="WEIGHTS", help="its numbers")
+    imported.add_argument("--names", metavar="FILE", help="the names of its classes, one a line")
+    imported.add_argument("--output", metavar="FILE", help="a new .keras file (default: named as the weights, here)")
+    imported.add_argument(
+        "--epsilon", type=float, default=1e-5, help="of batch norm (default: 1e-5, Darknet's; OpenCV's was 1e-6)"
+    )
 
     quantize = _verb(verbs, "quantize", _quantize, "a float32 artifact → int8 or float16, within a loss of accuracy")
     quantize.add_argument("artifact", metavar="ARTIFACT", help="a float32 artifact folder, ONNX or LiteRT")

@@ -84,7 +84,7 @@ def identify(path: str | Path, max_bytes: int = MAX_FILE_BYTES) -> Kind:
         return Kind.TORCH
     if head[4:8] == b"TFL3":
         return Kind.TFLITE
-    _refuse_known_strangers(path, head)
+    refuse_known_strangers(path, head)
     if _looks_like_safetensors(head, size):
         return Kind.SAFETENSORS
     if head[:1] in ONNX_FIRST_BYTES:
@@ -282,7 +282,7 @@ def _kind_of_zip(path: Path) -> Kind:
     raise failure(path, f"a zip archive of no known kind: it holds {listed}", WANTED)
 
 
-def _refuse_known_strangers(path: Path, head: bytes) -> None:
+def refuse_known_strangers(path: Path, head: bytes) -> None:
     """Raise for what is often found in a model file's place."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):

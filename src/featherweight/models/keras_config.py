@@ -47,9 +47,13 @@ LAYERS = _names(
     """
 )
 MODELS = frozenset({"Sequential", "Functional", "Model"})
-# Our own, by the package name that they are registered with. `models.blocks.OWN_LAYERS` holds the classes.
+# Our own, by the package name that they are registered with, and the module of `models` that each is in. The tuples
+# `OWN_LAYERS` of these modules hold the classes.
 OWN_PACKAGE = "featherweight"
-OWN_LAYERS = ("ChannelSlice", "ChannelPad", "AffineSampler", "Block")
+OWN_LAYERS = {
+    "ChannelSlice": "blocks", "ChannelPad": "blocks", "AffineSampler": "blocks", "Block": "blocks",
+    "Predictions": "heads", "LocalConvolution": "local",
+}  # fmt: skip
 INITIALIZERS = _names(
     """
     Zeros Ones Constant RandomNormal RandomUniform TruncatedNormal VarianceScaling GlorotUniform GlorotNormal
@@ -175,7 +179,7 @@ class _Cleaner:
         own = self.own_name(name, registered)
         if own:
             module = None
-            family, canonical = "layers", f"{OWN_PACKAGE}.models.blocks"
+            family, canonical = "layers", f"{OWN_PACKAGE}.models.{OWN_LAYERS[own]}"
         else:
             family, canonical = self.family(name, module, registered)
         return self.finished(node, own or name, family, canonical)

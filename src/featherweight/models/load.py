@@ -265,5 +265,7 @@ def _keras_errors(path: Path) -> Iterator[None]:
 
 
 def _import_own_layers() -> None:
-    """Our layers are known to Keras once their module was imported."""
-    import featherweight.models.blocks  # noqa: F401
+    """Our layers are known to Keras once their modules were imported."""
+    import featherweight.models.blocks
+    import featherweight.models.heads
+    import featherweight.models.local  # noqa: F401

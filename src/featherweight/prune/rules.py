@@ -465,6 +465,10 @@ def _sampled(call: Call) -> list[Labels]:
     return [picture]
 
 
+def _predicted(call: Call) -> list[Labels]:
+    return call.unknown(f"{call.name} gives what a decoding reads")
+
+
 # ------------------------------------------------------------------------------------------------------- tables
 
 _WINDOWS = ("MaxPooling", "AveragePooling", "GlobalAveragePooling", "GlobalMaxPooling", "ZeroPadding", "Cropping",
@@ -480,7 +484,7 @@ LAYERS: dict[str, Rule] = {
                      "ActivityRegularization", "Identity"), _same),
     **dict.fromkeys(("Resizing", "CenterCrop"), _window),
     "Rescaling": _rescaling, "Activation": _activation, "ChannelPad": _channel_pad, "ChannelSlice": _channel_slice,
-    "AffineSampler": _sampled,
+    "AffineSampler": _sampled, "Predictions": _predicted,
     **dict.fromkeys(("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"), _joined),
     "Concatenate": _concatenated,
     "Flatten": _reshaped, "Reshape": _reshaped_to("target_shape", lambda layer: layer.target_shape),
