@@ -18,6 +18,7 @@ from featherweight.detect.train import anchors_for, boxes_of, train_detector
 from featherweight.errors import DataError, SettingError
 from featherweight.models.detectors import Head, at_size, detector, detector_size, with_classes
 from featherweight.models.heads import Predictions, classes_of_model, decoding_of_model
+from featherweight.models.load import load_model
 from featherweight.models.zoo import Shape
 from featherweight.train import TrainSettings, set_seed
 
@@ -29,7 +30,12 @@ CLASSES = ("light", "dark")
 def free() -> Any:
     """The head on the lightest trunk of the zoo."""
     set_seed(0)
-    return detector(Shape("mobilenet_v1", 0.25, 64), CLASSES, Head(width=16))
+    model = detector(Shape("mobilenet_v1", 0.25, 64), CLASSES, Head(width=16))
+    random = np.random.default_rng(0)
+    for layer in model.layers:  # without shifts, what a random trunk gives is hardly more than zero
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(random.uniform(-1, 1, layer.beta.shape))
+    return model
 
 
 def anchored(classes: int = 3, seed: int = 0) -> Any:
@@ -40,7 +46,8 @@ def anchored(classes: int = 3, seed: int = 0) -> Any:
     maps: list[Any] = []
     for number, filters in enumerate((8, 16, 16)):
         x = keras.layers.Conv2D(filters, 3, 2, "same", use_bias=False, name=f"convolution_{number}")(x)
-        x = keras.layers.LeakyReLU(0.1)(keras.layers.BatchNormalization(momentum=0.9)(x))
+        name = "detect_norm" if number == 2 else f"norm_{number}"  # the last one is the head's
+        x = keras.layers.LeakyReLU(0.1)(keras.layers.BatchNormalization(momentum=0.9, name=name)(x))
         maps.insert(0, x)
     scales = (Scale(4, 4, ((12.0, 12.0), (20.0, 20.0))), Scale(8, 8, ((6.0, 6.0),)))
     maps = [
@@ -72,7 +79,7 @@ def test_the_head_gives_rows_of_distances_and_classes(free: Any) -> None:
     assert detector_size(free) == (64, 64)
     rows = answers(free, pixels(1, 64))[0]
     first = 1 / (1 + np.exp(-rows[:, 32:]))
-    assert 0.001 < first.min() < first.max() < 0.1  # few rows claim to have found something
+    assert 0.005 < first.min() < first.max() < 0.02  # few rows claim to have found something
 
 
 def test_the_head_costs_what_its_blocks_cost() -> None:
@@ -241,22 +248,25 @@ def same(first: Any, second: Any) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
 
 
-def test_a_detector_learns_to_find_squares(squares: Dataset) -> None:
+def test_a_detector_learns_to_find_squares(squares: Dataset, tmp_path: Path) -> None:
     model = ready()
     before = model.get_weights()
-    settings = replace(SHORT, train=replace(SHORT.train, epochs=30, patience=30), mosaic=0.0)
+    how = replace(SHORT.train, epochs=18, patience=18, learning_rate=3e-2, zoom=0.0, shift=0.0)
+    settings = replace(SHORT, train=how, aspect=0.0, mosaic=0.0)
     found, step = train_detector(model, squares, settings, pretrained=False)
     assert step.name == "train_detector"
     assert step.settings["ap50_val"] > 0.6
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert not found.compiled
-    assert classes_of_model(found) == CLASSES
+    found.save(tmp_path / "found.keras")
+    read = load_model(tmp_path / "found.keras")
+    assert same(read, found)
+    assert decoding_of_model(read) == decoding_of_model(model)
+    assert classes_of_model(read) == CLASSES
 
 
 def test_a_run_that_stops_gives_what_it_would_have_given(squares: Dataset, tmp_path: Path) -> None:
     whole, step = train_detector(ready(), squares, SHORT, False)
-    again, _ = train_detector(ready(), squares, SHORT, False)
-    assert same(whole, again)
 
     class Killed(Exception):
         pass
@@ -296,21 +306,16 @@ def test_the_average_is_of_the_weights_that_learn(squares: Dataset) -> None:
             )
             super().learn(stream, callback)
 
-    settings = replace(SHORT, train=replace(SHORT.train, epochs=2), average=0.3)
+    # Of 14 steps it remembers no more than 1.4: 1 - 10 / 14.
+    settings = replace(SHORT, train=replace(SHORT.train, epochs=7, batch_size=14, patience=9), average=0.9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_Detector", Watched)
         train_detector(ready(), squares, settings, False)
-    steps = 28 // 7 * 2
-    momentum = min(0.3, 1 - 10 / steps) if steps > 10 else 0.0
-    assert momentum == 0  # too short a run for an average: the weights themselves
-    longer = replace(settings, train=replace(settings.train, epochs=4))
-    seen.clear(), learners.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_Detector", Watched)
-        train_detector(ready(), squares, longer, False)
+    assert len(seen) == 14
+    momentum = 1 - 10 / 14
     average = seen[0]
     for weights in seen[1:]:
-        average = [0.3 * a + 0.7 * w for a, w in zip(average, weights, strict=True)]
+        average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
     learner = learners[-1]
     kept = learner.fitted.optimizer._model_variables_moving_average
     for mine, theirs in zip(average, kept, strict=True):
@@ -320,24 +325,19 @@ def test_the_average_is_of_the_weights_that_learn(squares: Dataset) -> None:
         assert np.array_equal(weight, last)
 
 
-def test_other_sizes_and_a_frozen_trunk(squares: Dataset, free: Any) -> None:
-    settings = replace(
-        SHORT, sizes=(32, 96), train=replace(SHORT.train, epochs=1, freeze_batch_norm=True, batch_size=14)
-    )
-    found, step = train_detector(free, squares, settings, pretrained=True)
-    assert step.settings["epochs_run"] == 1
+def test_other_sizes_and_a_frozen_trunk(squares: Dataset) -> None:
+    how = replace(SHORT.train, epochs=1, freeze_batch_norm=True, batch_size=14)
+    settings = replace(SHORT, sizes=(48,), train=how)
+    assert np.random.default_rng((0, 0)).integers(2) == 1  # so that the only epoch is at 48 pixels
+    model = ready()
+    found, step = train_detector(model, squares, settings, pretrained=False)
     assert step.settings["batch_norm"] == "trunk frozen"
     moved = {
-        layer.name: not all(
-            np.array_equal(a, b)
-            for a, b in zip(layer.get_weights(), found.get_layer(layer.name).get_weights(), strict=True)
-        )
-        for layer in free.layers
+        layer.name: not np.array_equal(layer.moving_mean, found.get_layer(layer.name).moving_mean)
+        for layer in model.layers
         if isinstance(layer, keras.layers.BatchNormalization)
     }
-    if step.settings["best_epoch"]:
-        assert {moved[name] for name in moved if name.startswith("detect_")} == {True}
-    assert not any(moved[name] for name in moved if not name.startswith("detect_"))
+    assert moved == {"norm_0": False, "norm_1": False, "detect_norm": True}
 
 
 def test_a_teacher_helps(squares: Dataset) -> None:

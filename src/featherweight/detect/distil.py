@@ -63,7 +63,7 @@ class Distillation:
 
 
 def pair_of(student: "keras.Model", distillation: Distillation) -> "keras.Model":
-    """Picture → [rows of both (b, p, 2 · values), how far their features are apart (b, 1) where endpoints are named].
+    """Picture → rows of both (b, p, 2 · values), and how far their features are apart (b, 1) where endpoints are named.
 
     Raises:
         SettingError: rows that mean something else, endpoints that are not there or of another size.
@@ -101,13 +101,14 @@ def pair_of(student: "keras.Model", distillation: Distillation) -> "keras.Model"
         off = keras.ops.sum(keras.ops.square(projected - its), axis=(1, 2, 3))
         size = keras.ops.sum(keras.ops.square(its), axis=(1, 2, 3))
         apart = apart + off / keras.ops.maximum(size, TINY) / len(pairs)
-    return keras.Model(image, [joined, keras.ops.expand_dims(apart, -1)])
+    return keras.Model(image, (joined, keras.ops.expand_dims(apart, -1)))
 
 
 def losses_of(
     decoding: Decoding, own: Callable[[Any, Any], Any], distillation: Distillation
-) -> list[Callable[[Any, Any], Any]]:
+) -> tuple[Callable[[Any, Any], Any], ...]:
     """A loss for each output of `pair_of`."""
+    import tensorflow as tf
     from keras import ops
 
     priors, values, rest = priors_of(decoding), decoding.values, 1 - distillation.alpha
@@ -131,7 +132,8 @@ def losses_of(
     def features(_: Any, apart: Any) -> Any:
         return rest * distillation.feature_weight * ops.mean(apart)
 
-    return [both, features] if distillation.endpoints else [both]
+    found = (both, features) if distillation.endpoints else (both,)
+    return tuple(tf.autograph.experimental.do_not_convert(one) for one in found)
 
 
 def _alike(mine: Any, its: Any, weight: Any) -> Any:

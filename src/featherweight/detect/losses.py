@@ -4,7 +4,8 @@
 
 `truth` is as in `assign`. Both losses are sums over the rows of a batch, divided by how much is asked for: the number
 of rows that answer for a box, or the sum of the scores that they should have, and at least 1. So a batch without boxes
-has a loss, of what was found where nothing is. Imports assign and geometry; keras where it is used.
+has a loss, of what was found where nothing is. Imports assign and geometry; keras and tensorflow
+where they are used.
 """
 
 from collections.abc import Callable
@@ -37,13 +38,17 @@ def loss_of(decoding: Decoding) -> Loss:
     Raises:
         SettingError: a kind that cannot be trained on.
     """
+    import tensorflow as tf
+
     priors = priors_of(decoding)
     kind = _yolo if decoding.kind == "yolo" else _distances
 
     def loss(truth: Tensor, raw: Tensor) -> Tensor:
         return kind(truth, raw, decoding, priors)
 
-    return loss
+    # There is no branch on a tensor in it, and rewriting it in search of one takes as long as tracing it.
+    unchanged: Loss = tf.autograph.experimental.do_not_convert(loss)
+    return unchanged
 
 
 def _yolo(truth: Tensor, raw: Tensor, decoding: Decoding, priors: Priors) -> Tensor:

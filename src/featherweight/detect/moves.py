@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8]
 Truth = NDArray[np.float32]  # (k, 6): left, top, right, bottom in pixels, class, 1 for hard ones
 GREY = 114  # what is shown beyond a picture's edge
 # A box of which less than this is left in the picture is no longer one that anybody could find; nor one this small.
-LEAST_SHARE, LEAST_SIDE = 0.25, 2.0
+LEAST_SHARE, LEAST_SIDE = 0.2, 2.0
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class Move:
     right: float
     lower: float
 
-    def of_pixels(self, pixels: Pixels, height: int, width: int) -> Pixels:
-        """The picture in another of that size; pixels have their middle at a half."""
+    def of_pixels(self, pixels: Pixels, height: int, width: int, border: int = cv2.BORDER_CONSTANT) -> Pixels:
+        """The picture in another of that size; pixels have their middle at a half. Beyond its edge it is grey, or what
+        another of OpenCV's rules for borders makes of it.
+        """
         half = 0.5
         matrix = np.array(
             [
@@ -40,7 +42,9 @@ class Move:
                 [0, self.down, self.lower + half * self.down - half],
             ]
         )
-        shown = cv2.warpAffine(pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(GREY,) * 3)
+        shown = cv2.warpAffine(
+            pixels, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border, borderValue=(GREY,) * 3
+        )
         return np.asarray(shown, np.uint8)
 
     def of_boxes(self, truth: Truth, height: int, width: int) -> Truth:
@@ -100,7 +104,7 @@ def mosaic(
     for pixels, truth, (left, top, right, bottom) in zip(pictures, truths, corners, strict=True):
         quarter = bottom - top, right - left
         move = _cut_out(pixels.shape[:2], quarter, size, settings, random)
-        shown[top:bottom, left:right] = move.of_pixels(pixels, *quarter)
+        shown[top:bottom, left:right] = move.of_pixels(pixels, *quarter, cv2.BORDER_REPLICATE)
         moved = move.of_boxes(truth, *quarter)
         moved[:, :4] += np.array([left, top, left, top], np.float32)
         boxes.append(moved)

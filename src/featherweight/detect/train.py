@@ -167,7 +167,10 @@ class _Detector(Learner):
             def on_epoch_end(self, _: int, logs: Any = None) -> None:
                 kept.extend(np.array(weight) for weight in weights)
 
-        self.views[size].fit(batches, verbose=0, shuffle=False, callbacks=[callback, Keep()])
+        view = self.views[size]
+        if len(view.outputs) > 1:  # Keras wants a truth for each
+            batches = batches.map(lambda images, truth: (images, (truth,) * len(view.outputs)))
+        view.fit(batches, verbose=0, shuffle=False, callbacks=[callback, Keep()])
         self.judged.set_weights(self.student.get_weights())
         if self.average:
             for weight, array in zip(weights, kept, strict=True):
@@ -218,7 +221,8 @@ def _learner(
     else:
         trained = pair_of(student, distillation)
         views = {base: trained}
-        losses = losses_of(decoding, own, distillation)
+        several = losses_of(decoding, own, distillation)
+        losses = several if len(several) > 1 else several[0]
     # Over no more than a tenth of the run: it would be mostly of the first weights else.
     average = min(settings.average, max(0.0, 1 - 10 / (settings.train.epochs * steps)))
     rate = optimizer(settings.train, trained, steps, average)
@@ -236,7 +240,7 @@ def _learner(
         student=student,
         views=views,
         decoding=decoding,
-        loss=tf.function(own, reduce_retracing=True),
+        loss=tf.function(own, reduce_retracing=True, autograph=False),
         average=bool(average),
     )
 
