@@ -25,7 +25,8 @@ class DetectSettings:
     `hue` (of a full turn), `saturation` and `aspect` are how much these change at most; `mosaic` is how many of the
     pictures are put together by four, until the last `plain` share of the epochs, which see pictures as they come.
     `average` is the share that stays of a moving average of the weights at each step, less in a run of few steps; the
-    average is what is judged and kept, 0 leaves it out. `sizes` are further input sizes in pixels: each epoch draws one of them or the model's own.
+    average is what is judged and kept, 0 leaves it out. `sizes` are further input sizes in pixels: each epoch draws one
+    of them or the model's own.
     """
 
     train: TrainSettings = field(default_factory=_usual)
