@@ -17,7 +17,7 @@ FLOORS = (
     ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),
     ("budget", "compare", "models", "quantize", "worker", "frames"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
-    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "export", "measure"),
+    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "export", "measure"),
     ("qat", "search", "tune", "reproduce"),
     ("compress", "demo"),
     ("cli",),
@@ -25,7 +25,7 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "distill", "export", "qat", "search", "compress", "demo",
+    "detect", "distill", "export", "qat", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {

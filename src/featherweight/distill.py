@@ -163,7 +163,7 @@ def distill(
         "batch_norm": "frozen" if frozen else "trained",
         "zeros_kept": zeros,
         "learning_rate": learning_rate(how, taught),
-        **results(state),
+        **results(learner, state),
     }
     return taught, Step("distill", done)
 

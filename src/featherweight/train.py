@@ -12,6 +12,9 @@ whose head knows the classes already, because it was pruned or factorized (`head
 Order and augmentation are functions of the seed and the epoch alone, and the state is kept after each epoch where a
 file for it is named: a run that was killed goes on at the last epoch done and gives what it would have given.
 
+What is learned is the `Learner`'s: its loss, how it is judged, which epoch is its best. Those of other tasks derive
+from it; the epochs and their state are the same.
+
 In scope: the optimizer, the input path, early stopping. Not aware of: which network, which budget.
 Imports artifact, data, errors, models, progress and training_state.
 """
@@ -23,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,7 +165,7 @@ def train(
     state = learner.begin(val_stream, pretrained, notes) if state is None else learner.restore(state)
     with zeros_kept(model, settings.keep_zeros) as zeros:
         state = fit_epochs(learner, state, stream, val_stream, settings, file)
-    done = {**asdict(settings), "batch_norm": "frozen" if frozen else "trained", **results(state)}
+    done = {**asdict(settings), "batch_norm": "frozen" if frozen else "trained", **results(learner, state)}
     return model, Step("train", {**done, "learning_rate": learning_rate(settings, model), "zeros_kept": zeros})
 
 
@@ -340,10 +343,11 @@ def learning_rate(settings: TrainSettings, model: "keras.Model") -> float:
     return settings.learning_rate * (1 if has_norm else WITHOUT_BATCH_NORM)
 
 
-def optimizer(settings: TrainSettings, model: "keras.Model", steps: int) -> Any:
+def optimizer(settings: TrainSettings, model: "keras.Model", steps: int, average: float = 0.0) -> Any:
     """For the model's weights, built: the rate rises in the first epoch of so many steps, then falls along a cosine.
 
-    Kernels alone decay: a bias or the factor of a batch norm has no size to keep small.
+    Kernels alone decay: a bias or the factor of a batch norm has no size to keep small. With `average`, the share that
+    stays at each step, it keeps a moving average of the weights among its variables.
     """
     import keras
 
@@ -351,11 +355,13 @@ def optimizer(settings: TrainSettings, model: "keras.Model", steps: int) -> Any:
     schedule = keras.optimizers.schedules.CosineDecay(
         rate / 10, all_steps, warmup_target=rate, warmup_steps=min(steps, all_steps // 4)
     )
-    decay = settings.weight_decay or None
+    more: dict[str, Any] = {"weight_decay": settings.weight_decay or None}
+    if average:
+        more |= {"use_ema": True, "ema_momentum": average}
     if settings.optimizer == "sgd":
-        made = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=decay)
+        made = keras.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, **more)
     else:
-        made = keras.optimizers.Adam(schedule, weight_decay=decay)
+        made = keras.optimizers.Adam(schedule, **more)
     weights = model.trainable_variables
     made.exclude_from_weight_decay(var_list=[weight for weight in weights if not _is_kernel(weight)])
     made.build(weights)
@@ -459,22 +465,43 @@ def _fit_head(model: "keras.Model", train_set: Any, val_set: Any, settings: Trai
 @dataclass(frozen=True)
 class Learner:
     """Who is in a training: `fitted` is what Keras fits, `trained` has every weight that this changes, `judged` gives
-    the probabilities. They are views of one model where it learns by itself; with a teacher there is more to fit.
+    the answers. They are views of one model where it learns by itself; with a teacher there is more to fit.
+
+    This one learns classes. What another task does otherwise is in the methods that it replaces.
     """
 
     fitted: "keras.Model"
     trained: "keras.Model"
     judged: "keras.Model"
 
+    score: ClassVar[str] = "accuracy"  # what the second number of a judgement is
+
     @property
     def variables(self) -> list[Any]:
         """What the next epoch depends on: weights and statistics, the state of dropout, what the optimizer keeps."""
         return [*self.trained.variables, *self.fitted.optimizer.variables]
 
+    def learn(self, stream: Any, callback: Any) -> None:
+        """One epoch, in place."""
+        self.fitted.fit(stream, verbose=0, shuffle=False, callbacks=[callback])  # the stream shuffles itself
+
     def judge(self, stream: Any) -> tuple[float, float]:
-        """Loss and accuracy on a stream of batches."""
+        """Loss and score on a stream of batches."""
         found = self.judged.evaluate(stream, verbose=0, return_dict=True)
         return float(found["loss"]), float(found["accuracy"])
+
+    def best(self, history: Sequence[tuple[float, float]]) -> int:
+        """Which of some (loss, score) is the best: that of the least loss. One that is no number is the worst."""
+        return min(range(len(history)), key=lambda i: (math.isnan(history[i][0]), history[i][0]))
+
+    def told(self, judged: tuple[float, float]) -> str:
+        """A judgement in words."""
+        return f"{100 * judged[1]:.1f} % right on val"
+
+    def stalled(self, state: State, patience: int) -> bool:
+        """Whether no epoch was better than an earlier one for so many epochs."""
+        epochs = state.history[1:]
+        return bool(epochs) and len(epochs) - 1 - self.best(epochs) >= patience
 
     def begin(self, stream: Any, pretrained: bool, notes: Mapping[str, float]) -> State:
         """The state before the first epoch. What comes pretrained is judged: where no epoch is better, it is kept."""
@@ -483,7 +510,7 @@ class Learner:
     def after(self, before: State, judged: tuple[float, float], seconds: float) -> State:
         """The state one epoch on."""
         history = (*before.history, judged)
-        is_best = _least(history) == len(history) - 1
+        is_best = self.best(history) == len(history) - 1
         return replace(
             before,
             history=history,
@@ -516,40 +543,29 @@ def fit_epochs(
     """Phase 2, in place: epoch by epoch from the state; at its end the best weights are set."""
     if file is not None and not state.epochs:
         file.write(state)  # a place that cannot be written is known before the long work
-    while state.epochs < settings.epochs and not _stalled(state, settings.patience):
+    while state.epochs < settings.epochs and not learner.stalled(state, settings.patience):
         started = time.monotonic()
         show = _show(state.epochs + 1, settings.epochs, int(stream.cardinality()))
-        learner.fitted.fit(stream, verbose=0, shuffle=False, callbacks=[show])  # the stream shuffles itself
+        learner.learn(stream, show)
         judged = learner.judge(val_stream)
         state = learner.after(state, judged, time.monotonic() - started)
-        logger.info("epoch %d of at most %d: %.1f %% right on val", state.epochs, settings.epochs, 100 * judged[1])
+        logger.info("epoch %d of at most %d: %s", state.epochs, settings.epochs, learner.told(judged))
         if file is not None:
             file.write(state)
     learner.judged.set_weights(list(state.best))
     return state
 
 
-def results(state: State) -> dict[str, Any]:
+def results(learner: Learner, state: State) -> dict[str, Any]:
     """What came of a training, for its step."""
-    best = _least(state.history)
+    best = learner.best(state.history)
     return {
         **state.notes,
         "epochs_run": state.epochs,
         "best_epoch": best,
-        "accuracy_val": state.history[best][1],
+        f"{learner.score}_val": state.history[best][1],
         "train_s": round(state.seconds, 1),
     }
-
-
-def _least(history: Sequence[tuple[float, float]]) -> int:
-    """Where the loss is least; one that is no number is the worst."""
-    return min(range(len(history)), key=lambda i: (math.isnan(history[i][0]), history[i][0]))
-
-
-def _stalled(state: State, patience: int) -> bool:
-    """Whether the loss on val has not fallen below that of an earlier epoch for so many epochs."""
-    epochs = state.history[1:]
-    return bool(epochs) and len(epochs) - 1 - _least(epochs) >= patience
 
 
 def _show(epoch: int, epochs: int, steps: int) -> Any:

@@ -34,7 +34,7 @@ Arrays = tuple[NDArray[Any], ...]
 class State:
     """Where a training stands after an epoch.
 
-    `history` has (loss, accuracy) on val of the start, then of each epoch. `variables` is all that the next epoch
+    `history` has (loss, score) on val of the start, then of each epoch. `variables` is all that the next epoch
     depends on, `best` the weights of the best one so far. `seconds` went into epochs; `notes` says what was found out
     before the first.
     """
@@ -71,7 +71,7 @@ class StateFile:
                 head = json.loads(archive["head"].tobytes())
                 if head["schema"] != SCHEMA:
                     raise ValueError(f"schema {head['schema']}")
-                run, history = head["run"], tuple((loss, accuracy) for loss, accuracy in head["history"])
+                run, history = head["run"], tuple((loss, score) for loss, score in head["history"])
                 variables, best = (_numbered(archive, name, head[name]) for name in ("variables", "best"))
                 state = State(history, variables, best, head["seconds"], head["notes"])
         except GOLDEN_ERRORS as error:
