@@ -125,9 +125,16 @@ def test_distances_are_the_mean_of_their_bins() -> None:
 
 
 def test_numbers_beyond_all_bounds_make_no_box_and_no_warning() -> None:
-    outputs = rows(YOLO, {0: [np.inf, -np.inf, 500.0, -500.0, 90.0, 1e30, -1e30, 0.0], 1: [np.nan] * 8})
+    outputs = rows(YOLO, {0: [np.inf, -np.inf, 500.0, 20.0, 90.0, 1e30, -1e30, 0.0], 1: [np.nan] * 8})
     (found,) = decode(outputs, YOLO)
     assert np.isfinite(found.corners).all() and found.labels.tolist() == [0, 2]
+
+
+def test_a_box_whose_sides_are_the_wrong_way_round_is_none() -> None:
+    decoding = Decoding("distances", (Scale(1, 1),), 8, 8, classes=1)
+    for distances, count in (([1.0, 1, 1, 1], 1), ([1.0, 1, -2, 1], 0), ([1.0, -1, 1, 1], 0)):
+        (found,) = decode(rows(decoding, {0: [*distances, 5.0]}), decoding)
+        assert len(found) == count
 
 
 def test_of_too_many_candidates_the_best_are_kept() -> None:

@@ -21,7 +21,7 @@ from featherweight.measure import session as session_module
 from featherweight.measure.one import evenly, measure_case, pictures_of
 from featherweight.measure.samples import folder_of, read_samples, write_samples
 from featherweight.measure.session import Session
-from featherweight.record import QUANTITIES, Record, read_records, record_from_json, value_of
+from featherweight.record import Record, read_records, record_from_json, told, value_of
 from featherweight.runtimes import RUNTIMES, runtime_named
 from featherweight.runtimes.settings import Settings
 from tests.make import make_record
@@ -85,7 +85,7 @@ def test_one_file_gives_one_whole_record(trained: Trained, kind: str) -> None:
     assert set(record.environment) == {"before", "after"}
     assert None not in record.environment["before"].values()
     # None and a reason go together, for every quantity.
-    for name in QUANTITIES:
+    for name in told(record):
         assert (value_of(record, name) is None) == (name in record.missing), name
 
 

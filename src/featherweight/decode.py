@@ -50,9 +50,10 @@ def _decoded(rows: NDArray[np.float32], decoding: Decoding, least: float) -> Box
     if len(scores) > CANDIDATES:
         best = np.sort(np.argpartition(-scores, CANDIDATES)[:CANDIDATES])
         priors, labels, scores = priors[best], labels[best], scores[best]
-    cells = _cells(decoding.scales, decoding.height, decoding.width)
-    corners = _CORNERS[decoding.kind](rows[priors], _Cells(*(column[priors] for column in cells)), decoding)
-    real = np.isfinite(corners).all(axis=1)
+    cells = cells_of(decoding.scales, decoding.height, decoding.width)
+    corners = _CORNERS[decoding.kind](rows[priors], Cells(*(column[priors] for column in cells)), decoding)
+    # Distances may be below 0, and such a box has its sides the wrong way round.
+    real = np.isfinite(corners).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
     return found_boxes(corners[real], labels[real], scores[real])
 
 
@@ -101,7 +102,7 @@ def _softmax(raw: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-class _Cells(NamedTuple):
+class Cells(NamedTuple):
     """Of each prior, (priors,): its cell, the cell's sides and its anchor's in pixels, and how far a centre goes."""
 
     column: NDArray[np.float32]
@@ -114,7 +115,8 @@ class _Cells(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def _cells(scales: tuple[Scale, ...], height: int, width: int) -> _Cells:
+def cells_of(scales: tuple[Scale, ...], height: int, width: int) -> Cells:
+    """The cells of all priors in the order of the output, for an input of so many pixels."""
     columns: list[tuple[NDArray[Any], ...]] = []
     for scale in scales:
         anchors = np.array(scale.anchors or ((0.0, 0.0),))
@@ -122,7 +124,7 @@ def _cells(scales: tuple[Scale, ...], height: int, width: int) -> _Cells:
         sides = np.full(scale.priors, width / scale.width), np.full(scale.priors, height / scale.height)
         reach = np.full(scale.priors, scale.xy_scale)
         columns.append((column, row, *sides, anchors[anchor, 0], anchors[anchor, 1], reach))
-    return _Cells(*(np.concatenate(parts).astype(np.float32) for parts in zip(*columns, strict=True)))
+    return Cells(*(np.concatenate(parts).astype(np.float32) for parts in zip(*columns, strict=True)))
 
 
 def _around(x: NDArray[Any], y: NDArray[Any], width: NDArray[Any], height: NDArray[Any]) -> NDArray[np.float32]:
@@ -130,7 +132,7 @@ def _around(x: NDArray[Any], y: NDArray[Any], width: NDArray[Any], height: NDArr
     return np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], axis=1)
 
 
-def _of_anchors(rows: NDArray[np.float32], cells: _Cells, decoding: Decoding) -> NDArray[np.float32]:
+def _of_anchors(rows: NDArray[np.float32], cells: Cells, decoding: Decoding) -> NDArray[np.float32]:
     """A centre within the cell, or a little out of it; sides as multiples of the anchor's."""
     centre = _activated(rows[:, :2], decoding)
     reach = cells.xy_scale
@@ -141,14 +143,14 @@ def _of_anchors(rows: NDArray[np.float32], cells: _Cells, decoding: Decoding) ->
     return _around(x, y, times[:, 0] * cells.anchor_width, times[:, 1] * cells.anchor_height)
 
 
-def _of_shares(rows: NDArray[np.float32], cells: _Cells, decoding: Decoding) -> NDArray[np.float32]:
+def _of_shares(rows: NDArray[np.float32], cells: Cells, decoding: Decoding) -> NDArray[np.float32]:
     """A centre within the cell; sides as shares of the picture, or their square roots."""
     x, y = (cells.column + rows[:, 0]) * cells.cell_width, (cells.row + rows[:, 1]) * cells.cell_height
     sides = np.square(rows[:, 2:4]) if decoding.roots else rows[:, 2:4]
     return _around(x, y, sides[:, 0] * decoding.width, sides[:, 1] * decoding.height)
 
 
-def _of_distances(rows: NDArray[np.float32], cells: _Cells, decoding: Decoding) -> NDArray[np.float32]:
+def _of_distances(rows: NDArray[np.float32], cells: Cells, decoding: Decoding) -> NDArray[np.float32]:
     """Distances of the four sides from the cell's centre, in cells."""
     if decoding.bins:
         shares = _softmax(rows[:, : 4 * decoding.bins].reshape(-1, 4, decoding.bins))
