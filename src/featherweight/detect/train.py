@@ -117,7 +117,7 @@ def boxes_of(item: Item) -> Boxes:
     Raises:
         DataError: none are known for it.
     """
-    boxes = getattr(item, "boxes", None)
+    boxes = item.boxes
     if not isinstance(boxes, Boxes):
         raise DataError(f"{item.path.name} comes without boxes; wanted data for detection")
     return boxes
