@@ -4,7 +4,7 @@ import json
 import math
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ class Stub:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Script]:
     """Two runtimes: one with a second optimization, one with a second precision; two cores."""
     found = Script()
     monkeypatch.setattr(Scripted, "script", found)
@@ -109,10 +109,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         Stub("onnxruntime", Options(("float32",), ("all", "extended"), ("cpu",))),
         Stub("openvino", Options(("bfloat16", "float32"), ("default",), ("cpu",))),
     )
-    for name in list(RUNTIMES):
-        monkeypatch.delitem(RUNTIMES, name)
-    for stub in stubs:
-        monkeypatch.setitem(RUNTIMES, stub.name, stub)
+    own = dict(RUNTIMES)
+    RUNTIMES.clear()
+    RUNTIMES.update((stub.name, stub) for stub in stubs)
     for module in ("race", "agreement"):
         monkeypatch.setattr(sys.modules[f"featherweight.tune.{module}"], "Worker", Scripted)
     for module in VERBS:
@@ -127,7 +126,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
         return [ratio + rng.gauss(0, 0.005) for _ in range(protocol.cap)]
 
     monkeypatch.setattr(TUNE, "log_ratios", pairs)
-    return found
+    yield found
+    monkeypatch.undo()  # of what a test set in the table beside
+    RUNTIMES.clear()
+    RUNTIMES.update(own)  # in their order, which says who comes first
 
 
 @pytest.fixture
