@@ -198,6 +198,7 @@ def answers_of(
         threads: as `predict`.
 
     Raises:
+        SettingError: a detector of other classes than the data's.
         FeatherweightError: as `predict`.
     """
     loaded = [one if isinstance(one, Artifact) else read_artifact(one) for one in artifacts]
@@ -207,6 +208,9 @@ def answers_of(
     for one in loaded:
         if one.decoding is None or not items:
             continue
+        if one.classes != dataset.classes:
+            theirs, known = (", ".join(names[:5]) for names in (one.classes or (), dataset.classes))
+            raise SettingError(f"{one.name} finds {theirs} and the data has {known}: wanted the same classes")
         teller = _Teller(one, task_of(one), load(one, runtime, threads), PredictSettings())
         seen = tuple(teller.seen(item) for item in track(items, f"boxes by {one.name}", len(items)))
         found.append(Answers(one.name, one.classes or (), seen, chosen, one.decoding.score))
