@@ -229,6 +229,7 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
     found.fields |= dict.fromkeys(("accuracy", "accuracy_interval", "accuracy_n"))
     if pictures.no_accuracy is not None:
         found.missing["accuracy"] = pictures.no_accuracy
+        found.fields["metric"] = None if artifact.foreign else task_of(artifact).metric
         return
     items = labelled_paths(pictures)
     answer = worker.ask("accuracy", len(items) * (run_seconds + PICTURE_SECONDS), items=items)

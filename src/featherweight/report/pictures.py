@@ -23,9 +23,9 @@ WORST, OTHERS = 12, 6  # pictures in a page, of all files together
 SIDE = 560  # the longer side of a picture in the page
 MOST_BYTES = 65_536  # of a picture in it
 QUALITIES = (80, 60, 40, 20, 5)
-MOST_LABELS = 12  # right boxes of a picture that are named; the others are named where the pointer rests
+MOST_LABELS = 16  # boxes of a kind that are named; all are named where the pointer rests
 GAP = 16
-LETTER = 6.7  # the width of one, at most
+LETTER = 7.6  # the width of one, about
 
 STYLE = """
 figure{margin:18px 0}figcaption{font-size:13px;margin-bottom:4px;overflow-wrap:anywhere}
@@ -116,17 +116,19 @@ def _jpeg(pixels: NDArray[np.uint8]) -> str:
 def _boxes(
     boxes: Boxes, kinds: NDArray[np.str_], classes: Sequence[str], times: float, width: int, scored: bool = False
 ) -> str:
-    """Rectangles, the failures on top; failures are named, and the others where they are few."""
-    rights = int(np.isin(kinds, ("right", "hard")).sum())
-    parts, words = [], []
-    for place in np.argsort(~np.isin(kinds, ("right", "hard")) * 1, kind="stable"):
+    """Rectangles, the failures on top; the first failures are named, and the others where they are few."""
+    good = np.isin(kinds, ("right", "hard"))
+    few = int(good.sum()) <= MOST_LABELS
+    parts, words, failures = [], [], 0
+    for place in np.argsort(~good, kind="stable"):
         kind = str(kinds[place])
         left, top, right, bottom = (float(side) * times for side in boxes.corners[place])
         text = classes[boxes.labels[place]] + (f" {100 * boxes.scores[place]:.0f} %" if scored else "")
         sides = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
         hover = f"<title>{escape(text)}, {kind}</title>"
         parts.append(f'<rect class="edge" {sides}/><rect class="{kind}" {sides}>{hover}</rect>')
-        if kind in ("missed", "wrong") or rights <= MOST_LABELS:
+        failures += not good[place]
+        if few if good[place] else failures <= MOST_LABELS:
             words.append(_label(text, kind, left, top, width))
     return "".join([*parts, *words])  # words above all boxes
 
