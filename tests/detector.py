@@ -1,15 +1,18 @@
 """A detector that needs no training: every red cell of a picture is a "red" box, every green one a "green" box."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import onnx.helper
 import onnx.numpy_helper
 import onnx.parser
+from PIL import Image
 
 from featherweight.artifact import Artifact, write_artifact
 from featherweight.boxes import Decoding, Scale
 from featherweight.image import Pixels
+from tests.boxed import lines, write
 
 CLASSES = ("red", "green")
 CELL, CELLS = 8, 4
@@ -60,3 +63,27 @@ def red_at(row: int, column: int, colour: tuple[int, int, int] = (255, 0, 0), ti
     pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
     pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = colour
     return pixels.repeat(times, 0).repeat(times, 1)
+
+
+def cells_folder(folder: Path, pictures: int = 6) -> Path:
+    """Pictures with a red and a green cell in YOLO's layout, all of them test but two.
+
+    The boxes are those that the detector finds; in each second picture the green one is called red.
+    """
+    for number in range(pictures):
+        red, green = (1, 1 + number % 2), (2 + number % 2, 2)
+        pixels = red_at(*red) | red_at(*green, colour=(0, 255, 0))
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        part = ("train", "val")[number] if number < 2 else "test"
+        write(folder / "images" / part / f"p{number}.png", stream.getvalue())
+        second = "red" if number % 2 else "green"
+        boxes = [("red", *around(*red)), (second, *around(*green))]
+        write(folder / "labels" / part / f"p{number}.txt", lines(boxes, CLASSES, SIZE, SIZE))
+    write(folder / "classes.txt", "red\ngreen\n")
+    return folder
+
+
+def around(row: int, column: int) -> tuple[float, float, float, float]:
+    """The box that the detector finds at a cell: left, top, right, bottom."""
+    return (column - 0.5) * CELL, (row - 0.5) * CELL, (column + 1.5) * CELL, (row + 1.5) * CELL

@@ -186,6 +186,8 @@ def test_at_another_size_the_weights_are_the_same_ones(free: Any) -> None:
     assert np.isfinite(answers(larger, below)).all()
     with pytest.raises(SettingError, match="wanted multiples of"):
         at_size(model, 65, 64)
+    # The layers now stand in two models; the larger one is made for other classes all the same.
+    assert with_classes(larger, 5).output_shape == (None, 84 * 3 // 2, 32 + 5)
 
 
 def test_a_decoding_for_another_size_is_named() -> None:

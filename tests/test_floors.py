@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 FLOORS = (
     ("errors", "outputs", "progress", "stats"),
     ("boxes",),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress"),
+    ("quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress", "matches"),
     ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),
     ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),

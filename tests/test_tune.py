@@ -310,14 +310,14 @@ def test_whose_accuracy_is_lower_is_out(script: Script, artifact: Artifact, monk
     }
     asked: list[int] = []
 
-    def right_ones(case: Case, pictures: Pictures) -> list[bool]:
+    def scored_of(case: Case, pictures: Pictures) -> list[bool]:
         asked.append(len(pictures.items))
         found = right[Runner(case).way]
         if found is None:
             raise MeasureError("it died with signal 11")
         return found
 
-    monkeypatch.setattr(sys.modules["featherweight.tune.agreement"], "right_ones", right_ones)
+    monkeypatch.setattr(sys.modules["featherweight.tune.agreement"], "scored_of", scored_of)
     runners = runners_of(artifact)
     default = hold_outputs(runners)
     pictures = Pictures(None, "val", tuple(range(1000)), None)  # type: ignore[arg-type]

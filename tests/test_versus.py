@@ -33,7 +33,7 @@ from featherweight.measure.pairs import (
     one_pair,
     shared_cores,
 )
-from featherweight.measure.versus import Accuracies, Against, hold, right_ones
+from featherweight.measure.versus import Accuracies, Against, hold, scored_of
 from featherweight.runtimes.settings import Settings
 from featherweight.stats import Difference, McNemar, accuracy_difference, mcnemar, verdict
 from tests.make import make_artifact, make_record
@@ -277,7 +277,7 @@ def test_a_is_the_first_file_and_several_are_judged_together(trained: Trained, m
     n = len(trained.dataset.part("test"))
     said = {"onnx-float32": [True] * n, "onnx-int8": [False] * 6 + [True] * (n - 6)}
     by_sha = {trained.artifacts[kind].sha256: right for kind, right in said.items()}
-    monkeypatch.setattr(versus_module, "right_ones", lambda one, _: by_sha[one.artifact.sha256])
+    monkeypatch.setattr(versus_module, "scored_of", lambda one, _: by_sha[one.artifact.sha256])
     first, second = (trained.artifacts[kind].path for kind in said)
     (alone,) = versus_verb([first, second], trained.dataset, "onnxruntime")
     assert alone.accuracy is not None
@@ -327,11 +327,11 @@ def test_threads_that_are_not_there_are_refused(trained: Trained) -> None:
 def test_which_pictures_are_right(trained: Trained) -> None:
     one = case(trained, "onnx-float32")
     pictures = pictures_of(one.artifact, trained.dataset, "test")
-    right = right_ones(one, pictures)
+    right = scored_of(one, pictures)
     assert right is not None
     assert len(right) == len(pictures.items)
     assert sum(right) / len(right) >= 0.7
-    assert right_ones(one, pictures_of(one.artifact, None, None)) is None
+    assert scored_of(one, pictures_of(one.artifact, None, None)) is None
 
 
 def test_accuracies_differ_only_where_interval_and_test_say_so() -> None:

@@ -304,11 +304,16 @@ def _measure(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.measure import Origin, Patience, Power, measure
     from featherweight.report import card
 
+    if args.report is not None:
+        from featherweight.page import check_page
+
+        check_page(args.report)  # before minutes are spent
+    dataset = _dataset(args)
     failures: tuple[str, ...] = ()
     try:
         records = measure(
             args.artifacts,
-            _dataset(args),
+            dataset,
             args.runtime,
             _numbers(args.threads, int),
             args.part,
@@ -325,10 +330,27 @@ def _measure(args: argparse.Namespace) -> tuple[str, int]:
     except SomeUnmeasured as error:  # what was measured is shown all the same, and the exit status tells
         records, failures = list(error.records), error.failures
     status = 2 if failures else 0
+    if args.report is not None and records:
+        _write_measured(args.artifacts, records, dataset, args.report)
     if args.json:
         return _json([{"id": record.id, **json.loads(record.to_json())} for record in records]), status
     lines = [*map(card, records), *(f"failed: {failure}" for failure in failures)]
-    return "\n".join([*lines, f"appended to {args.output}"] if records else lines), status
+    written = [f"appended to {args.output}", *([f"report: {args.report}"] if args.report else [])]
+    return "\n".join([*lines, *written] if records else lines), status
+
+
+def _write_measured(artifacts: Sequence[str], records: Sequence[Any], dataset: "Dataset | None", output: str) -> None:
+    """A page of what was just measured, with pictures where there are boxes."""
+    from featherweight.artifact import read_artifact
+    from featherweight.compare import DEFAULT_KEYS
+    from featherweight.predict import answers_of
+    from featherweight.record import BY_KEY, value_of
+    from featherweight.report import compare
+
+    keys = [key for key in DEFAULT_KEYS if all(value_of(one, BY_KEY[key].field) is not None for one in records)]
+    loaded = [read_artifact(path) for path in artifacts]
+    answers = [] if dataset is None else answers_of(loaded, dataset, records[0].part)
+    compare(records, None, keys or ("size",), output, any(record.quick for record in records), answers)
 
 
 def _tune(args: argparse.Namespace) -> tuple[str, int]:
@@ -666,6 +688,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_patience(measure)
     measure.add_argument("--meter", metavar="FILE", help="CSV of an external power meter: time, watts")
     measure.add_argument("--watts", type=float, help="the machine's power, for an estimate of energy, kept apart")
+    measure.add_argument("--report", metavar="FILE", help="write a self-contained page; of detectors with pictures")
     measure.add_argument("--no-findings", action="store_true", help="do not hold a file against what it was made from")
     measure.add_argument("--seed", type=int, help="of the order of the variants (default: drawn, and recorded)")
     _add_split(measure)

@@ -37,11 +37,15 @@ HEAD_BYTES = 1024
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def document(title: str, style: str, body: Sequence[str]) -> str:
-    """A whole page: `style` is added to the common one, `body` is HTML with everything foreign escaped."""
+def document(title: str, style: str, body: Sequence[str], pictures: bool = False) -> str:
+    """A whole page: `style` is added to the common one, `body` is HTML with everything foreign escaped.
+
+    With `pictures` such are shown as are written into the page themselves.
+    """
+    policy = f"{POLICY}; img-src data:" if pictures else POLICY
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{MARK}'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style></head>\n<body>\n"
         + "\n".join(body)

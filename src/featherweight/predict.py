@@ -3,7 +3,7 @@
 Pictures, folders, videos and cameras are one stream: one picture is held at a time. Where `tune` has found how the
 file runs fastest on this device, it is run so.
 
-Imports artifact, data, device, draw, errors, frames, image, progress, runtimes and tasks.
+Imports artifact, boxes, data, device, draw, errors, frames, image, matches, progress, runtimes and tasks.
 """
 
 import contextlib
@@ -15,12 +15,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featherweight.artifact import Artifact, Choice, read_artifact, to_utf8
+from featherweight.boxes import found_boxes
+from featherweight.data import Dataset, Item
 from featherweight.device import this_device
 from featherweight.draw import draw
 from featherweight.errors import DataError, RuntimeFailure, SettingError
 from featherweight.frames import Canvas, Lines, Source, Video, picture_of, sources_of
 from featherweight.image import Pixels, resize
+from featherweight.matches import Answers, Seen
 from featherweight.progress import logger, track
 from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
 from featherweight.runtimes.settings import Settings, settings_of
@@ -156,12 +161,60 @@ class _Teller:
             source, count, count / (time.perf_counter() - start), count / in_model,
         )  # fmt: skip
 
+    def seen(self, item: Item) -> Seen:
+        """The boxes found in a picture whose true ones are known."""
+        told = self.told(picture_of(Source(item.path, Path(item.path.name))))
+        places = {name: place for place, name in enumerate(self.artifact.classes or ())}
+        found = found_boxes(
+            np.array([one["box"] for one in told], np.float32),
+            np.array([places[one["label"]] for one in told], np.int64),
+            np.array([one["score"] for one in told], np.float32),
+        )
+        assert item.boxes is not None
+        return Seen(item.path, item.boxes, found)
+
     def told(self, picture: Pixels) -> list[dict[str, Any]]:
         """The predictions for a picture (h, w, 3)."""
         rule = self.artifact.resize or "stretch"
         pixels = resize(picture, self.session.height, self.session.width, rule)
         found = self.task.decode(self.session.run(pixels[None]), [(picture.shape[0], picture.shape[1])])[0]
         return found[: self.settings.top or self.task.shown]
+
+
+def answers_of(
+    artifacts: Sequence[str | Path | Artifact],
+    dataset: Dataset,
+    part: str | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> tuple[Answers, ...]:
+    """What detectors find in a part of a data set, beside what is true there; other files are left out.
+
+    Args:
+        artifacts: artifact folders.
+        dataset: pictures with boxes; others bring no answers.
+        part: by default test where there is one, else val.
+        runtime: as `predict`.
+        threads: as `predict`.
+
+    Raises:
+        SettingError: a detector of other classes than the data's.
+        FeatherweightError: as `predict`.
+    """
+    loaded = [one if isinstance(one, Artifact) else read_artifact(one) for one in artifacts]
+    chosen = part or ("test" if "test" in dataset.parts else "val")
+    items = [item for item in dataset.part(chosen) if item.boxes is not None]
+    found = []
+    for one in loaded:
+        if one.decoding is None or not items:
+            continue
+        if one.classes != dataset.classes:
+            theirs, known = (", ".join(names[:5]) for names in (one.classes or (), dataset.classes))
+            raise SettingError(f"{one.name} finds {theirs} and the data has {known}: wanted the same classes")
+        teller = _Teller(one, task_of(one), load(one, runtime, threads), PredictSettings())
+        seen = tuple(teller.seen(item) for item in track(items, f"boxes by {one.name}", len(items)))
+        found.append(Answers(one.name, one.classes or (), seen, chosen, one.decoding.score))
+    return tuple(found)
 
 
 def load(artifact: Artifact, runtime: str | None = None, threads: int | None = None) -> Session:

@@ -260,6 +260,13 @@ class McNemar(NamedTuple):
     p: float  # of the exact test that both are as often right alone (Q. McNemar 1947)
 
 
+class Bootstrap(NamedTuple):
+    """How a metric of all pictures together differs on pictures drawn anew, the same ones for both models."""
+
+    draws: int
+    p: float  # twice the share of draws in which the difference is not on the side where most are
+
+
 @dataclass(frozen=True)
 class Difference:
     """Accuracy of A less accuracy of B on the same n images, with its 95 % interval."""
@@ -282,6 +289,31 @@ def mcnemar(a_right: Sequence[bool], b_right: Sequence[bool]) -> McNemar:
     """
     only_a, only_b = _disagreements(a_right, b_right)
     return McNemar(only_a, only_b, min(1.0, 2 * _sign_tail(min(only_a, only_b), only_a + only_b)))
+
+
+def drawn_difference(
+    values: tuple[float, float], drawn: tuple[Sequence[float], Sequence[float]], n: int
+) -> tuple[Difference, Bootstrap]:
+    """How much more A's metric is than B's: the paired percentile bootstrap (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        values: of A and of B on the n images.
+        drawn: of A and of B on images drawn anew, draw by draw the same images for both.
+        n: how many images.
+
+    Raises:
+        ValueError: no draws, or not as many on both sides.
+    """
+    import numpy as np
+
+    a, b = drawn
+    if not a or len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} draws; wanted as many of both, at least one")
+    apart = np.asarray(a) - np.asarray(b)
+    low, high = np.quantile(apart, [0.025, 0.975])
+    other = min(int(np.sum(apart <= 0)), int(np.sum(apart >= 0)))
+    p = min(1.0, 2 * (other + 1) / (len(apart) + 1))  # never 0: the data themselves are one draw
+    return Difference(values[0] - values[1], float(low), float(high), n), Bootstrap(len(apart), p)
 
 
 def accuracy_difference(a_right: Sequence[bool], b_right: Sequence[bool], seed: int = 0) -> Difference:

@@ -36,6 +36,7 @@ from featherweight.measure.protocol import Origin, Power, Protocol
 from featherweight.record import OPTIONAL, Record
 from featherweight.runtimes import runtime_named
 from featherweight.runtimes.settings import Settings
+from featherweight.tasks import task_of
 from featherweight.worker import Worker
 from featherweight.worker.child import GPU_PROVIDERS
 
@@ -135,7 +136,8 @@ def pictures_of(artifact: Artifact, dataset: Dataset | None, part: str | None) -
     """Which pictures a file is measured on: of the part that is named, else test where there is one, else val.
 
     Raises:
-        MeasureError: the file knows other classes than the data.
+        MeasureError: the file knows other classes than the data, or another task.
+        DataError: what its task's metric needs is not installed.
     """
     if dataset is None:
         return Pictures(None, None, (), "no data was given")
@@ -149,6 +151,11 @@ def pictures_of(artifact: Artifact, dataset: Dataset | None, part: str | None) -
             f"{artifact.name} knows the classes {', '.join(artifact.classes[:5])}… and the data has "
             f"{', '.join(dataset.classes[:5])}…: wanted the same classes. Name the data it was trained on"
         )
+    if artifact.task != dataset.task:
+        raise MeasureError(
+            f"{artifact.name} is for {artifact.task} and the data for {dataset.task}: wanted the same task"
+        )
+    task_of(artifact).check_scoring()
     return Pictures(dataset, chosen, items, None)
 
 
@@ -222,6 +229,7 @@ def _accuracy(worker: Worker, artifact: Artifact, pictures: Pictures, run_second
     found.fields |= dict.fromkeys(("accuracy", "accuracy_interval", "accuracy_n"))
     if pictures.no_accuracy is not None:
         found.missing["accuracy"] = pictures.no_accuracy
+        found.fields["metric"] = None if artifact.foreign else task_of(artifact).metric
         return
     items = labelled_paths(pictures)
     answer = worker.ask("accuracy", len(items) * (run_seconds + PICTURE_SECONDS), items=items)

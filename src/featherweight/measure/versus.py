@@ -1,7 +1,8 @@
 """A against B: is it faster here, is it as accurate, and may that be said?
 
 "Faster" is said only where the whole 95 % interval of the median ratio lies beyond a practical margin; otherwise what
-is said is how small a difference could have been seen. Accuracies are held against each other picture by picture.
+is said is how small a difference could have been seen. Accuracies are held against each other picture by picture,
+or, where a metric is of all pictures together, on the same pictures drawn anew.
 
 In scope: the verdicts and their words. Not aware of: how a pair is taken (`pairs`), what an interval is (`stats`).
 Imports artifact, data, device, errors, pairs, one, record, runtimes, stats and worker.
@@ -34,22 +35,45 @@ from featherweight.progress import logger
 from featherweight.record import QUANTITIES
 from featherweight.runtimes import supporting
 from featherweight.runtimes.settings import Settings
-from featherweight.stats import Difference, McNemar, Verdict, accuracy_difference, holm, mcnemar, verdicts
+from featherweight.stats import (
+    Bootstrap,
+    Difference,
+    McNemar,
+    Verdict,
+    accuracy_difference,
+    drawn_difference,
+    holm,
+    mcnemar,
+    verdicts,
+)
 from featherweight.worker import Worker
 
-NOT_BY_PICTURE = "its metric is of all pictures together; compare the intervals of their records"
 SIZE = QUANTITIES["size_bytes"]
 
 
 @dataclass(frozen=True)
+class Together:
+    """A metric that is of all pictures together, and cannot be said of one."""
+
+    metric: str
+    value: float
+    n: int  # pictures
+    drawn: tuple[float, ...]  # on pictures drawn anew, draw by draw the same ones for every file
+
+
+Scored = list[bool] | Together  # whether it is right, a picture each; or what it scores on all of them
+
+
+@dataclass(frozen=True)
 class Accuracies:
-    """How often A and B are right on the same pictures; the difference is A less B."""
+    """How often A and B are right on the same pictures, or what they score; the difference is A less B."""
 
     a: float
     b: float
     difference: Difference
-    test: McNemar
+    test: McNemar | Bootstrap
     part: str | None
+    metric: str | None = None  # `None`: the share of pictures that are right
     comparisons: int = 1  # that were made together
     holds: bool = True  # whether the test holds among them all (Holm)
 
@@ -62,9 +86,12 @@ class Accuracies:
         low, high = 100 * self.difference.low, 100 * self.difference.high
         words = ("more" if self.difference.value > 0 else "less") + " accurate" if self.shown else "no difference shown"
         among = f", Holm over {self.comparisons} comparisons" if self.comparisons > 1 else ""
+        metric = f"{self.metric} " if self.metric else ""
+        apart = f"{100 * self.difference.value:+.1f} points ({low:+.1f} to {high:+.1f}"
+        test = f"{type(self.test).__name__} p = {self.test.p:.2g}"
         return (
-            f"{words}: {100 * self.a:.1f} % against {100 * self.b:.1f} %, {100 * self.difference.value:+.1f} points "
-            f"({low:+.1f} to {high:+.1f}, {self.difference.n} pictures, McNemar p = {self.test.p:.2g}{among})"
+            f"{words}: {metric}{100 * self.a:.1f} % against {100 * self.b:.1f} %, {apart}, "
+            f"{self.difference.n} pictures, {test}{among})"
         )
 
 
@@ -150,10 +177,10 @@ def versus(
     cases = [Case(one, supporting(one, runtime)[0], settings) for one in loaded]
     pictures = [pictures_of(one, dataset, part) for one in loaded]
     rng = random.Random(seed)
-    right = [right_ones(case, some) for case, some in zip(cases, pictures, strict=True)]
+    scored = [scored_of(case, some) for case, some in zip(cases, pictures, strict=True)]
     found = [
-        _hold((cases[0], case), (pictures[0], some), (right[0], right_b), protocol, rng)
-        for case, some, right_b in zip(cases[1:], pictures[1:], right[1:], strict=True)
+        _hold((cases[0], case), (pictures[0], some), (scored[0], scored_b), protocol, rng)
+        for case, some, scored_b in zip(cases[1:], pictures[1:], scored[1:], strict=True)
     ]
     return judged(found, protocol.margin)
 
@@ -175,26 +202,38 @@ def _accuracies_together(found: Sequence[Accuracies]) -> list[Accuracies]:
 
 def hold(a: Case, b: Case, pictures: Pictures, protocol: PairProtocol, seed: int = 0) -> Against:
     """Hold one file against another, in pairs of fresh processes, and picture by picture."""
-    right = (right_ones(a, pictures), right_ones(b, pictures))
-    return _hold((a, b), (pictures, pictures), right, protocol, random.Random(seed))
+    scored = (scored_of(a, pictures), scored_of(b, pictures))
+    return _hold((a, b), (pictures, pictures), scored, protocol, random.Random(seed))
 
 
-def right_ones(case: Case, pictures: Pictures) -> list[bool] | None:
-    """Whether the file is right, a picture each; `None` where that is not known, or cannot be said of one picture."""
+def scored_of(case: Case, pictures: Pictures) -> Scored | None:
+    """How the file does on the pictures; `None` where that cannot be known."""
     if pictures.no_accuracy is not None:
         return None
     items = labelled_paths(pictures)
     with Worker(case.artifact, case.runtime, case.settings) as worker:
         worker.load()
-        answer = worker.ask("accuracy", PICTURE_SECONDS * 2 * len(items), items=items)
-    right: list[bool] | None = answer["score"]["right"]
-    return right
+        score = worker.ask("accuracy", PICTURE_SECONDS * 2 * len(items), items=items)["score"]
+    if score["right"] is not None:
+        right: list[bool] = score["right"]
+        return right
+    return Together(score["metric"], score["value"], score["n"], tuple(score["drawn"]))
+
+
+def accuracies(a: Scored | None, b: Scored | None, part: str | None) -> Accuracies | None:
+    """A's against B's, both on the same pictures; `None` where one of them is not known."""
+    if isinstance(a, Together) and isinstance(b, Together):
+        difference, test = drawn_difference((a.value, b.value), (a.drawn, b.drawn), a.n)
+        return Accuracies(a.value, b.value, difference, test, part, a.metric)
+    if isinstance(a, list) and isinstance(b, list):
+        return Accuracies(sum(a) / len(a), sum(b) / len(b), accuracy_difference(a, b), mcnemar(a, b), part)
+    return None
 
 
 def _hold(
     cases: tuple[Case, Case],
     pictures: tuple[Pictures, Pictures],
-    right: tuple[list[bool] | None, list[bool] | None],
+    scored: tuple[Scored | None, Scored | None],
     protocol: PairProtocol,
     rng: random.Random,
 ) -> Against:
@@ -208,17 +247,10 @@ def _hold(
         b,
         tuple(ratios),
         verdicts([ratios], protocol.margin)[0],
-        _accuracies(*right, pictures[0].part),
-        pictures[0].no_accuracy or pictures[1].no_accuracy or (NOT_BY_PICTURE if None in right else None),
+        accuracies(*scored, pictures[0].part),
+        pictures[0].no_accuracy or pictures[1].no_accuracy,
         disturbed,
     )
-
-
-def _accuracies(a: list[bool] | None, b: list[bool] | None, part: str | None) -> Accuracies | None:
-    if a is None or b is None:
-        return None
-    n = len(a)
-    return Accuracies(sum(a) / n, sum(b) / n, accuracy_difference(a, b), mcnemar(a, b), part)
 
 
 def _tell(a: Case, b: Case, count: int, protocol: PairProtocol) -> None:

@@ -232,12 +232,12 @@ def _class_convolution(model: "keras.Model", tensor: Any, decoding: Decoding, sc
     """(the convolution whose last channels are the classes, how many other values a row has before it)."""
     import keras
 
-    layer = _maker(model, tensor)
-    before = 0
-    if isinstance(layer, keras.layers.Concatenate):
-        *first, tensor = layer.input
+    node, before = _maker(model, tensor), 0
+    if isinstance(node.operation, keras.layers.Concatenate):
+        *first, tensor = node.input_tensors
         before = sum(one.shape[-1] for one in first)
-        layer = _maker(model, tensor)
+        node = _maker(model, tensor)
+    layer = node.operation
     is_linear = isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear
     wanted = max(1, len(scale.anchors)) * decoding.values - before
     if not is_linear or isinstance(layer, keras.layers.DepthwiseConv2D) or layer.filters != wanted or layer.groups != 1:
@@ -246,7 +246,8 @@ def _class_convolution(model: "keras.Model", tensor: Any, decoding: Decoding, sc
 
 
 def _maker(model: "keras.Model", tensor: Any) -> Any:
-    return next(layer for layer in model.layers if layer.output is tensor)
+    """The node that makes a tensor of this model; its layer may stand in other models too (`at_size`)."""
+    return next(node for node in nodes(model) if any(one is tensor for one in node.outputs))
 
 
 def _for_classes(

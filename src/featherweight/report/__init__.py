@@ -3,10 +3,12 @@
     comparison  records side by side, as data
     text        the card, the terminal's table, the README's table
     figure      accuracy against latency as an SVG
+    scores      what stands behind average precision, by class and size
+    pictures    true and found boxes, the worst pictures first
     page        the HTML page
 
 In scope: words and drawing. Not aware of: how anything was measured beyond what the record says.
-Imports budget, compare, page, quantity, record.
+Imports boxes, budget, compare, errors, image, matches, page, quantity, record.
 """
 
 import math
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from featherweight.budget import Budget, parse_budget
 from featherweight.compare import DEFAULT_KEYS, better, by_device, check_comparable, fields_of, front, gather
+from featherweight.matches import Answers
 from featherweight.page import write_page
 from featherweight.record import Record
 from featherweight.report.comparison import Comparison
@@ -31,6 +34,7 @@ def compare(
     keys: Sequence[str] = DEFAULT_KEYS,
     output: str | Path | None = None,
     quick: bool = False,
+    answers: Sequence[Answers] = (),
 ) -> Comparison:
     """Set records side by side: which are beaten by none, which fit a budget, which differ beyond noise.
 
@@ -42,6 +46,7 @@ def compare(
         keys: the quantities of the front.
         output: where to write the page; nothing is written without.
         quick: show quick measurements too, labelled, which have no part in the front and the verdicts.
+        answers: of detectors, what each file found in its pictures, for the page.
 
     Raises:
         RecordError: the file is no file of records, or the records of a device are not comparable.
@@ -67,7 +72,7 @@ def compare(
         verdicts=verdicts,
     )
     if output is not None:
-        write_page(output, page(comparison, limits))
+        write_page(output, page(comparison, limits, answers))
     return comparison
 
 

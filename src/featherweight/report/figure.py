@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherweight.page import escape
-from featherweight.record import BY_KEY, QUANTITIES, Record
+from featherweight.record import BY_KEY, QUANTITIES, Record, label_of
 from featherweight.report.comparison import Comparison
 from featherweight.report.text import labelled, labels, show, threads_text
 
@@ -43,9 +43,10 @@ def figure(comparison: Comparison) -> str:
     left_out = f" Not drawn, for want of accuracy or latency: {undrawn}." if undrawn else ""
     doubtful = " Red: UNSTABLE or quick." if any(labels(dot.record) for dot in dots) else ""
     line = " Dashed line: beaten by none in accuracy and p50 latency alone." if len(_staircase(dots)) > 1 else ""
+    keys = [label_of(BY_KEY[key].field, comparison.records) for key in comparison.keys]
     return (
         f"{plot(comparison)}<p>A dot is one file by one runtime{size}.{unsized} Green: beaten by none in "
-        f"{escape(', '.join(BY_KEY[key].label for key in comparison.keys))}.{doubtful}{line} Bars: 95 % intervals. "
+        f"{escape(', '.join(keys))}.{doubtful}{line} Bars: 95 % intervals. "
         f"Where names would overlap, hover over a dot.{left_out}</p>"
     )
 

@@ -1,16 +1,20 @@
 """Records as one self-contained HTML page: no script, no link.
 
-Imports budget, page, quantity, record and this folder.
+Imports budget, matches, page, quantity, record and this folder.
 """
 
 import json
 from collections.abc import Sequence
 
 from featherweight.budget import Budget
+from featherweight.matches import Answers
 from featherweight.page import document, escape
 from featherweight.record import BY_KEY, QUANTITIES, Record, label_of, told, value_of
 from featherweight.report.comparison import Comparison
 from featherweight.report.figure import STYLE, figure
+from featherweight.report.pictures import STYLE as PICTURES_STYLE
+from featherweight.report.pictures import pictures
+from featherweight.report.scores import by_class
 from featherweight.report.text import (
     arithmetic,
     bounds_text,
@@ -23,8 +27,8 @@ from featherweight.report.text import (
 )
 
 
-def page(comparison: Comparison, limits: Budget) -> str:
-    """One HTML page: a figure and a table each device, how each number was measured."""
+def page(comparison: Comparison, limits: Budget, answers: Sequence[Answers] = ()) -> str:
+    """One HTML page: a figure and a table each device, pictures of what was found, how each number was measured."""
     devices = comparison.devices
     count = len(comparison.records)
     where = comparison.device if len(devices) == 1 else f"{len(devices)} devices"
@@ -42,8 +46,10 @@ def page(comparison: Comparison, limits: Budget) -> str:
             f"<h2>Records{of_device}</h2>",
             _html_table(one, bool(limits.limits)),
         ]
+    body += [*by_class(comparison), *pictures(answers)]
     body += ["<h2>How each number was measured</h2>", *methods(comparison.records)]
-    return document("featherweight report", STYLE, body)
+    style = STYLE + PICTURES_STYLE if answers else STYLE
+    return document("featherweight report", style, body, pictures=bool(answers))
 
 
 def methods(records: Sequence[Record]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 from featherweight.compare import by_device, changes, flat
 from featherweight.record import BY_KEY, OPTIONAL, QUANTITIES, Record, label_of, told, value_of
 from featherweight.report.comparison import Comparison
+from featherweight.report.scores import class_scores, share_text
 
 PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
@@ -21,6 +22,7 @@ DISPENSABLE = ("ap75", "macs", "parameters", "memory_peak", "latency_p90", "size
 NAME_WIDTH = 28  # a longer name may be folded to this
 GAP = 2  # between two columns
 SHOWN_CHANGES = 4  # of the environment, on a card
+SHOWN_CLASSES = 6  # of a detector, on a card
 
 
 def show(record: Record, name: str) -> str:
@@ -92,6 +94,7 @@ def card(record: Record) -> str:
         f"  computed in {arithmetic(record)}",
         *(_card_line(record, name) for name in told(record)),
     ]
+    lines += _class_lines(record)
     estimate = estimate_text(record)
     lines += [] if estimate is None else [f"  energy, estimated and not measured: {estimate}"]
     lines += [f"  UNSTABLE: {reason}" for reason in record.unstable]
@@ -103,6 +106,15 @@ def card(record: Record) -> str:
     lines += [f"  changed meanwhile: {'; '.join(found[:SHOWN_CHANGES] + more)}"] if found else []
     lines += [f"  raw samples: {record.samples}"] if record.samples else []
     return "\n".join(map(printable, lines))
+
+
+def _class_lines(record: Record) -> list[str]:
+    """AP50 of the classes that have boxes, the worst first."""
+    known = {name: one["ap50"] for name, one in class_scores(record).items() if isinstance(one.get("ap50"), float)}
+    names = sorted(known, key=known.__getitem__)
+    more = f"; {len(names) - SHOWN_CLASSES} more on the page" if len(names) > SHOWN_CLASSES else ""
+    said = ", ".join(f"{name} {share_text(known[name])}" for name in names[:SHOWN_CLASSES])
+    return [f"  {'AP50 by class':<24} {said}{more}"] if names else []
 
 
 def _card_line(record: Record, name: str) -> str:

@@ -35,7 +35,16 @@ class Task(Protocol):
 
         Always in it: "value" 0–1, "interval" of 95 % and what it is by ("interval_by"), "n" pictures, "metric", and
         "right": whether each picture was right, or `None` where that cannot be said of a single one. What else is in
-        it by a quantity's name goes into the record, and "scores" is what stands behind the metric.
+        it by a quantity's name goes into the record, and "scores" is what stands behind the metric. Where "right" is
+        `None`, "drawn" is the metric on pictures drawn anew, in draws that depend on the targets alone.
+        """
+        ...
+
+    def check_scoring(self) -> None:
+        """See, before minutes are spent, that `score` can be asked here.
+
+        Raises:
+            DataError: a library that it needs is not installed.
         """
         ...
 

@@ -49,7 +49,8 @@ def average_precision(
         resamples: of the bootstrap, which is the same each time.
 
     Returns:
-        "value" (AP50:95), "interval" of 95 %, "n" pictures, "ap50", "ap75", and in "scores": "small", "medium",
+        "value" (AP50:95), "interval" of 95 %, "n" pictures, "drawn" (the value on pictures drawn anew, the same draws
+        whatever was found), "ap50", "ap75", and in "scores": "small", "medium",
         "large" and "recall" (of 100 boxes a picture); a class each "ap", "ap50" and "boxes"; and over thresholds of
         the score the precision and recall of all boxes at IoU 0.5. `None` where there is nothing to find.
 
@@ -69,10 +70,13 @@ def average_precision(
     counts = {one.label: int(one.true.sum()) for one in matches}
     value = _mean(precision[..., 0])
     assert value is not None  # as there are boxes
+    drawn = _drawn(matches, len(true), resamples)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return {
         "value": value,
-        "interval": _interval(matches, len(true), resamples),
+        "interval": (float(low), float(high)),
         "n": len(true),
+        "drawn": drawn,
         "ap50": _mean(precision[0, :, :, 0]),
         "ap75": _mean(precision[5, :, :, 0]),
         "scores": {
@@ -91,14 +95,24 @@ def average_precision(
     }
 
 
-def _evaluated(found: Sequence[Boxes], true: Sequence[Boxes], names: tuple[str, ...]) -> Any:
-    """Hotcoco's evaluation; pictures and classes count from 1 there."""
+def check_installed() -> None:
+    """See that average precision can be computed here.
+
+    Raises:
+        DataError: hotcoco is not installed.
+    """
     try:
-        from hotcoco import COCO, COCOeval
+        import hotcoco  # noqa: F401
     except ImportError as error:
         raise DataError(
             "average precision needs hotcoco; install it with: pip install featherweight[detect]"
         ) from error
+
+
+def _evaluated(found: Sequence[Boxes], true: Sequence[Boxes], names: tuple[str, ...]) -> Any:
+    """Hotcoco's evaluation; pictures and classes count from 1 there."""
+    check_installed()
+    from hotcoco import COCO, COCOeval
 
     pictures, labels, sides = _columns(true)
     known = COCO.from_arrays(
@@ -154,8 +168,11 @@ def _mean(values: NDArray[np.float64]) -> float | None:
     return float(there.mean()) if there.size else None
 
 
-def _interval(matches: Sequence[_Matches], pictures: int, resamples: int) -> tuple[float, float]:
-    """95 % of the AP50:95 of pictures drawn anew."""
+def _drawn(matches: Sequence[_Matches], pictures: int, resamples: int) -> list[float]:
+    """AP50:95 of pictures drawn anew.
+
+    The draws depend on the pictures and what is true in them alone, so that two files' can be held against each other.
+    """
     rng = np.random.default_rng(SEED)
     values = []
     for _ in range(resamples):
@@ -163,8 +180,7 @@ def _interval(matches: Sequence[_Matches], pictures: int, resamples: int) -> tup
         value = resampled(matches, times)
         if value is not None:
             values.append(value)
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return values
 
 
 def resampled(matches: Sequence[_Matches], times: NDArray[np.int64]) -> float | None:

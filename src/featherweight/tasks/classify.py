@@ -42,6 +42,9 @@ class Classify:
         how = {"metric": self.metric, "interval_by": "Wilson's"}
         return {"value": count / n, "interval": wilson(count, n), "n": n, "right": right, **how}
 
+    def check_scoring(self) -> None:
+        """Nothing is needed."""
+
     def agreement(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
         """How often the best class of (n, classes) is the same.
 

@@ -14,7 +14,7 @@ from featherweight.boxes import Boxes, place, true_boxes
 from featherweight.decode import decode
 from featherweight.errors import ArtifactError
 from featherweight.suppress import suppress
-from featherweight.tasks.average_precision import MOST_BOXES, average_precision
+from featherweight.tasks.average_precision import MOST_BOXES, average_precision, check_installed
 
 # Average precision is of all scores: from here on they count, whatever the score that the decoding shows from.
 LEAST_SCORE = 0.001
@@ -84,6 +84,14 @@ class Detect:
         true = [true_boxes(one["corners"], one["labels"], one["hard"]) for one in targets]
         how = {"metric": self.metric, "interval_by": "a bootstrap over pictures, whose"}
         return {**average_precision(answers, true, self._classes), "right": None, **how}
+
+    def check_scoring(self) -> None:
+        """Average precision needs hotcoco.
+
+        Raises:
+            DataError: it is not installed.
+        """
+        check_installed()
 
     def agreement(self, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:
         """AP50 of the boxes in `found`, where those in `wanted` that score high enough to be shown are the true ones.

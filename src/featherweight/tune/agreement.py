@@ -4,7 +4,7 @@ The limits are wide enough for float32 in any order of sums and for bfloat16 in 
 enough that what is lost would show on a few inputs; a smaller loss is for the pictures of the data to show.
 
 In scope: the outputs. Not aware of: time.
-Imports artifact, device, errors, measure, outputs, progress, runtimes, stats, worker and race.
+Imports artifact, device, errors, measure, outputs, progress, runtimes, worker and race.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from featherweight.artifact import Artifact
 from featherweight.device import available_cores
 from featherweight.errors import MeasureError, RuntimeFailure
 from featherweight.measure.one import PICTURE_SECONDS, Case, Pictures, evenly
-from featherweight.measure.versus import Accuracies, right_ones
+from featherweight.measure.versus import Accuracies, scored_of
+from featherweight.measure.versus import accuracies as held_against
 from featherweight.outputs import are_classes, most_off
 from featherweight.progress import logger
 from featherweight.runtimes.settings import Settings
-from featherweight.stats import accuracy_difference, mcnemar
 from featherweight.tune.race import Runner
 from featherweight.worker import Worker
 
@@ -196,8 +196,6 @@ def _same_first(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> NDAr
 def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: int) -> dict[Case, Accuracies | str]:
     """Each configuration against the default on the same pictures, or why that could not be told.
 
-    Those whose metric cannot be said of single pictures are left out: they are held by their outputs alone.
-
     Args:
         cases: one of each arithmetic; threads do not change what is computed.
         default: what they are held against.
@@ -208,23 +206,10 @@ def accuracies(cases: Sequence[Case], default: Case, pictures: Pictures, count: 
         MeasureError: the default itself died, hung or refused.
     """
     some = replace(pictures, items=tuple(evenly(pictures.items, count)))
-    expected = right_ones(default, some)
-    if expected is None:
-        return {}
-    found = in_parallel(lambda case: tried(lambda: right_ones(case, some)), cases)
-    return {
-        case: right
-        if isinstance(right, str)
-        else Accuracies(
-            sum(right) / len(right),
-            sum(expected) / len(expected),
-            accuracy_difference(right, expected),
-            mcnemar(right, expected),
-            pictures.part,
-        )
-        for case, right in zip(cases, found, strict=True)
-        if right is not None
-    }
+    expected = scored_of(default, some)
+    found = in_parallel(lambda case: tried(lambda: scored_of(case, some)), cases)
+    held = (one if isinstance(one, str) else held_against(one, expected, pictures.part) for one in found)
+    return {case: one for case, one in zip(cases, held, strict=True) if one is not None}
 
 
 def lower(accuracy: Accuracies) -> bool:
