@@ -307,7 +307,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     every = photos(args.photos, first.height, first.width, first.resize or "stretch", args.images, args.seed)
     half = min(args.calibration, len(every) // 2)
     calibration, judged = every[:half], every[half:]
-    small = in_int8(made, calibration, folder)
+    small = [read_artifact(args.int8)] if args.int8 else in_int8(made, calibration, folder)
     for artifact in (*made, *small):
         print(f"{artifact.name}: {artifact.size_bytes:,} bytes; {artifact.steps[-1].settings}", file=sys.stderr)
     shares = losses(small, first, judged)
@@ -354,6 +354,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="of fresh processes (default: 10)")
     parser.add_argument("--images", type=int, default=300, help="photos in all (default: 300)")
     parser.add_argument("--calibration", type=int, default=100, help="of them to calibrate on (default: 100)")
+    parser.add_argument("--int8", type=Path, help="an int8 artifact of the network that is there already, to time that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="a file for the rows, one a line; new ones are appended")
     args = parser.parse_args()
