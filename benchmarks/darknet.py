@@ -83,7 +83,10 @@ def child() -> None:
             artifact = read_artifact(asked["artifact"])
             decoding = artifact.decoding
             settings = Settings(threads=asked["threads"], precision=asked["precision"])
-            session = runtime_named(asked["runtime"]).load(artifact, settings)
+            try:
+                session = runtime_named(asked["runtime"]).load(artifact, settings)
+            except RuntimeFailure as error:
+                raise SystemExit(f"  {error}") from error
             pictures = [one[None] for one in np.load(asked["pictures"])]
             answer: dict[str, Any] = {"boxes": [run(picture, True) for picture in pictures]}
         else:
@@ -311,7 +314,7 @@ def run(args: argparse.Namespace, folder: Path) -> int:
     for artifact in (*made, *small):
         print(f"{artifact.name}: {artifact.size_bytes:,} bytes; {artifact.steps[-1].settings}", file=sys.stderr)
     shares = losses(small, first, judged)
-    fit = [case for case, share in shares.items() if share <= MOST_LOST] or [min(shares, key=lambda case: shares[case])]
+    fit = [case for case, share in shares.items() if share <= MOST_LOST] or list(shares)
     cases = {
         "float32": [(artifact, runtime) for artifact in made for runtime in supporting(artifact)],
         "int8": [(artifact, runtime) for artifact in small for name, runtime in fit if name == artifact.name],
