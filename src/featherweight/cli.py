@@ -264,7 +264,7 @@ def _quantize(args: argparse.Namespace) -> tuple[str, int]:
 
     settings = QuantizeSettings(
         args.precision, args.calibration, args.percentile, args.images, args.seed,
-        skip=_words(args.skip), bias_correction=args.bias_correction,
+        skip=_words(args.skip), bias_correction=args.bias_correction, smooth=args.smooth, inner_codes=args.inner_codes,
     )  # fmt: skip
     artifact = read_artifact(args.artifact)
     dataset = _dataset(args)
@@ -667,6 +667,11 @@ def _parser() -> argparse.ArgumentParser:
     quantize.add_argument("--images", type=int, help="how many pictures are used (default: 128)")
     quantize.add_argument("--skip", default="", metavar="NAMES", help="layers that stay float")
     quantize.add_argument("--bias-correction", action="store_true", help="where it helps (int8)")
+    quantize.add_argument("--smooth", action="store_true", help="channels of an activation alike first (int8, ONNX)")
+    quantize.add_argument(
+        "--no-inner-codes", dest="inner_codes", action="store_false",
+        help="no rounding before a leaky ReLU and the like: for OpenVINO (int8, ONNX)",
+    )  # fmt: skip
     quantize.add_argument("--max-loss", type=float, help="leave layers in float until no more is lost, as 0.005")
     quantize.add_argument("--sensitivity", action="store_true", help="only show what each layer costs by itself")
     quantize.add_argument("--seed", type=int, default=0, help="of the choice of pictures (default: 0)")

@@ -4,6 +4,8 @@
 - `sensitivity` tells what each layer costs when only it is int8.
 - `quantize_within` leaves layers in float until no more than half a point is lost.
 
+- With `QuantizeSettings.smooth` and without `inner_codes` an ONNX file with leaky ReLUs loses a third as much.
+
 What it brings, on the device: static int8 is fast wherever a runtime has kernels for it, and four times smaller.
 int8-dynamic is four times smaller and, for convolutions, slower. float16 is half the size, and faster only on graphics
 processors and the like.

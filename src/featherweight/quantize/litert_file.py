@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
-from featherweight.errors import ExportError
+from featherweight.errors import ExportError, SettingError
 from featherweight.progress import quiet
 from featherweight.quantize.bias import channel_means, mean_change
 from featherweight.quantize.flatbuffer import (
@@ -47,6 +47,7 @@ from featherweight.quantize.flatbuffer import (
 from featherweight.quantize.layers import Layer, Made, Operator, layers_of
 from featherweight.quantize.onnx_dynamic import quantized_weights
 from featherweight.quantize.ranges import FULL_PICTURE, Range
+from featherweight.quantize.settings import QuantizeSettings
 
 HYBRID = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")  # these have kernels of int8 weights and float input
 PASSING = frozenset(
@@ -163,6 +164,16 @@ class LiteRTFile:
             maker.opcodeIndex, maker.inputs, maker.outputs = code, [source], [target]
             graph.operators.insert(0, maker)
         return Made(written(model))
+
+    def eased(self, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> "LiteRTFile":
+        """Itself.
+
+        Raises:
+            SettingError: what only ONNX files can do.
+        """
+        if settings.smooth or not settings.inner_codes:
+            raise SettingError(f"smooth or no inner codes for {self.name}, a LiteRT file; wanted ONNX")
+        return self
 
     def corrected(self, data: bytes, pictures: NDArray[np.uint8]) -> "LiteRTFile":
         """With biases that make up for the mean error of int8 weights, see `bias`.

@@ -54,6 +54,14 @@ class FloatFile(Protocol):
         """The file with its weights stored in 16 bits."""
         ...
 
+    def eased(self, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> "FloatFile":
+        """Itself with equal outputs, as the settings want it for int8.
+
+        Raises:
+            SettingError: the format has no such thing.
+        """
+        ...
+
     def corrected(self, data: bytes, pictures: NDArray[np.uint8]) -> "FloatFile":
         """Itself with biases that make up for the mean error of the weights in the int8 file `data`."""
         ...
@@ -105,7 +113,7 @@ def quantize(
     Raises:
         ExportError: a bare file or one that is not float32, pictures of another size or type or none, the quantizer
             fails, or the outputs leave the float file's.
-        SettingError: a layer to skip that the file has not.
+        SettingError: a layer to skip that the file has not, or what its format cannot do.
         OutputError: the folder exists or cannot be written.
     """
     check_new(Path(folder))  # before the long work
@@ -140,6 +148,7 @@ def read_source(artifact: Artifact, calibration: NDArray[np.uint8], settings: Qu
     file = formats[artifact.format](artifact)
     settings = replace(settings, skip=whole_names(file.layers, settings.skip))
     wanted = answers(artifact, pictures[:CHECK_IMAGES])
+    file = file.eased(pictures, settings)
     ranges: dict[str, Range] = {}
     if settings.precision == "int8":
         ranges = observe(partial(file.tensors, pictures), settings.calibration, settings.percentile, file.ends)
@@ -189,6 +198,8 @@ def _told(settings: QuantizeSettings, pictures: int) -> dict[str, Any]:
         told["calibration"] = settings.calibration
         if settings.calibration == "percentile":
             told["percentile"] = settings.percentile
+        told |= {"smooth": True} if settings.smooth else {}
+        told |= {} if settings.inner_codes else {"inner_codes": False}
     return told
 
 

@@ -25,8 +25,10 @@ from featherweight.errors import ExportError
 from featherweight.quantize.bias import channel_means, mean_change
 from featherweight.quantize.layers import Layer, Made, Operator, layers_of
 from featherweight.quantize.onnx_dynamic import store_float16, with_integer_products
+from featherweight.quantize.onnx_ease import smoothed, without_inner_codes
 from featherweight.quantize.onnx_protos import copied
 from featherweight.quantize.ranges import FULL_PICTURE, Range
+from featherweight.quantize.settings import QuantizeSettings
 
 FLOAT_OPERATORS = ("Softmax",)
 # The quantizer leaves these float where they stand alone.
@@ -53,6 +55,7 @@ class OnnxFile:
     name: str
     model: Any  # onnx.ModelProto; never changed
     layers: tuple[Layer, ...]
+    inner_codes: bool = True  # see `QuantizeSettings`
 
     @property
     def input(self) -> str:
@@ -120,7 +123,10 @@ class OnnxFile:
             )
             quantizer.quantize_model()
             quantizer.model.topological_sort()
-        return Made(bytes(quantizer.model.model.SerializeToString()), tuple(left))
+        made = quantizer.model.model
+        if not self.inner_codes:
+            without_inner_codes(made)
+        return Made(bytes(made.SerializeToString()), tuple(left))
 
     def dynamic(self, per_channel: bool, skip: Collection[str]) -> Made:
         """The file with 8-bit weights whose activations are quantized while it runs."""
@@ -133,6 +139,13 @@ class OnnxFile:
         model = copied(self.model)
         store_float16(model, skip)
         return Made(bytes(model.SerializeToString()))
+
+    def eased(self, pictures: NDArray[np.uint8], settings: QuantizeSettings) -> "OnnxFile":
+        """Itself with equal outputs, as the settings want it for int8; pictures are (n, h, w, 3)."""
+        model = self.model
+        if settings.smooth:
+            model, _ = smoothed(model, self.tensors(pictures), settings.per_channel)
+        return replace(self, model=model, inner_codes=settings.inner_codes)
 
     def corrected(self, data: bytes, pictures: NDArray[np.uint8]) -> "OnnxFile":
         """With biases that make up for the mean error of int8 weights, see `bias`.

@@ -29,6 +29,9 @@ class QuantizeSettings:
     calibration
         How the range of an activation comes from what it was on the pictures: minmax (all of it), percentile (the
         middle share), entropy (see `ranges.entropy`).
+    inner_codes
+        Without them a leaky ReLU and the like work on what the convolution computed, not on its codes. OpenVINO
+        computes both as one and is faster so; ONNX Runtime has no int8 convolution then and takes twice the time.
 
     Raises:
         SettingError: an unknown name, or a number out of its range.
@@ -42,6 +45,8 @@ class QuantizeSettings:
     per_channel: bool = True  # a scale for each output channel of the weights
     skip: tuple[str, ...] = ()  # names of layers that stay float
     bias_correction: bool = False  # of int8; kept where the outputs come nearer to float by it
+    smooth: bool = False  # of int8 in ONNX: the channels of an activation are made alike first, see `onnx_ease`
+    inner_codes: bool = True  # ONNX: a convolution's output is rounded before its activation, as ONNX Runtime wants it
 
     def __post_init__(self) -> None:
         for what, given, known in (
@@ -56,6 +61,8 @@ class QuantizeSettings:
             raise SettingError(f"seed {self.seed}; wanted 0 or more")
         if self.images is not None and self.images < 1:
             raise SettingError(f"{self.images} calibration images; wanted at least 1")
+        if self.precision != "int8" and (self.smooth or not self.inner_codes):
+            raise SettingError(f"smooth or no inner codes with precision {self.precision}; they are for int8 only")
         if self.bias_correction and self.precision != "int8":
             raise SettingError(f"bias correction with precision {self.precision}; it is for int8 only")
 
