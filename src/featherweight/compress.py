@@ -58,7 +58,7 @@ from featherweight.resume import Resumable
 from featherweight.runtimes.settings import Settings
 from featherweight.search import MEASURED_ON_FILE, check_qualities, with_slack
 from featherweight.train import load_keras, set_seed
-from featherweight.training import Training, about_of, changed, rule_of, training_of
+from featherweight.training import Training, about_of, changed, names_of, rule_of, training_of
 from featherweight.training_state import model_digest
 
 if TYPE_CHECKING:
@@ -207,10 +207,8 @@ def timed_here(formats: Sequence[str] = FORMATS, threads: Sequence[int] = ()) ->
 
     def timed(model: "keras.Model") -> float:
         height, width = picture_size(model)
-        if len(model.outputs) != 1:
-            raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
         pictures = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
-        about = about_of(model, model.name, tuple(map(str, range(model.output_shape[-1]))), ())
+        about = about_of(model, model.name, names_of(model), ())
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
             files = [export(model, Path(scratch) / one, one, about, pictures) for one in formats]
             return _p50(_fastest(files, threads)[1])

@@ -33,7 +33,7 @@ from featherweight.quantize.sensitivity import Score
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["QUALITIES", "Training", "about_of", "changed", "rule_of", "training_of"]
+__all__ = ["QUALITIES", "Training", "about_of", "changed", "names_of", "rule_of", "training_of"]
 
 # The quantities of a record that say how right a file is; which of them a task has is in its `qualities`.
 QUALITIES = ("accuracy", "ap50", "ap75")
@@ -152,6 +152,21 @@ def rule_of(model: "keras.Model") -> str:
 
     decoding = decoding_of_model(model)
     return "stretch" if decoding is None or decoding.kind == "distances" else "bilinear"
+
+
+def names_of(model: "keras.Model") -> tuple[str, ...]:
+    """The names of a model's classes: those in it, else class 0, class 1 …
+
+    Raises:
+        SettingError: it has several outputs.
+    """
+    from featherweight.models.heads import classes_of_model, decoding_of_model
+
+    if len(model.outputs) != 1:
+        raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
+    decoding = decoding_of_model(model)
+    count = model.outputs[0].shape[-1] if decoding is None else decoding.classes
+    return classes_of_model(model) or tuple(f"class {number}" for number in range(count))
 
 
 def about_of(

@@ -29,7 +29,7 @@ from featherweight.models.functional import picture_size
 from featherweight.models.load import load_model
 from featherweight.quantize import CALIBRATION_IMAGES, chosen_items, quantize
 from featherweight.train import load_keras, set_seed
-from featherweight.training import about_of, changed, rule_of, training_of
+from featherweight.training import about_of, changed, names_of, rule_of, training_of
 
 if TYPE_CHECKING:
     import keras
@@ -214,20 +214,14 @@ def _classes(model: "keras.Model", dataset: Dataset | None, settings: ExportSett
     Raises:
         SettingError: there are not so many, or the data have others.
     """
-    from featherweight.models.heads import classes_of_model, decoding_of_model
-
-    if len(model.outputs) != 1:
-        raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
-    decoding = decoding_of_model(model)
-    count = model.outputs[0].shape[-1] if decoding is None else decoding.classes
-    own = classes_of_model(model)
+    own = names_of(model)
     if dataset is not None:
-        training_of(dataset.task).check(model, dataset)
-    names = settings.classes or own or (dataset.classes if dataset is not None else ())
-    names = names or tuple(f"class {number}" for number in range(count))
-    if len(names) != count:
-        raise SettingError(f"{len(names)} names for the {count} classes of {model.name}; wanted a name each")
-    return tuple(names)
+        training_of(dataset.task).check(model, dataset)  # then the model's names, if it has any, are the data's
+        own = dataset.classes
+    names = settings.classes or own
+    if len(names) != len(own):
+        raise SettingError(f"{len(names)} names for the {len(own)} classes of {model.name}; wanted a name each")
+    return names
 
 
 def _pixels(
