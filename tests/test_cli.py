@@ -362,7 +362,7 @@ def test_compress_hands_on_what_was_asked(
     assert (model, data, budget, output) == ("m.keras", "photos", "latency_p50=2ms", None)
     assert command.startswith("featherweight compress m.keras")
     assert (settings.target, settings.prune.criterion) == (Target("macs", 0.4), "l2")
-    assert (settings.distil.train.epochs, settings.distil.alpha, settings.prune_loss) == (3, 0.3, 0.02)
+    assert (settings.changes, settings.prune_loss) == ({"epochs": 3, "alpha": 0.3}, 0.02)
     assert (settings.formats, settings.threads) == (("onnx",), (1,))
     status, _, err = run(capsys, "compress", "m.keras", "--data", "photos", "--budget", "speed=3")
     assert status == 2

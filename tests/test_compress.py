@@ -19,6 +19,7 @@ from featherweight.prune import PruneSettings, Target
 from featherweight.quantize import QuantizeSettings
 from featherweight.record import read_records
 from featherweight.train import TrainSettings
+from featherweight.training import classify
 from tests.pictures import write_folder
 from tests.trained import SIZE, Trained
 
@@ -68,7 +69,7 @@ def test_all_the_way_and_on_from_where_it_was_killed(
             compress(model, trained.folder, None, tmp_path / "out", SETTINGS)
     records = read_records(tmp_path / "out" / "records.jsonl")
     assert len(records) == 3
-    monkeypatch.setattr(module, "distill", killed)  # it is done already
+    monkeypatch.setattr(classify, "distill", killed)  # it is done already
     found = compress(model, trained.folder, None, tmp_path / "out", SETTINGS, "featherweight compress colours")
     assert [stage.name for stage in found.stages] == ["as it was", "prune", "distil", "int8"]
     assert all(stage.kept for stage in found.stages)
@@ -109,7 +110,7 @@ def test_too_much_accuracy_lost_refuses_pruning_and_a_budget_may_be_out_of_reach
     monkeypatch.setattr(module, "judged", lambda _: (True, "as the test wants it"))
     monkeypatch.setattr(module, "SHARES", (0.75, 0.01))
     untaught = lambda student, *_: (keras.models.clone_model(student), Step("distill", {}))  # noqa: E731
-    monkeypatch.setattr(module, "distill", untaught)  # new weights: a guess
+    monkeypatch.setattr(classify, "distill", untaught)  # new weights: a guess
     settings = replace(SETTINGS, target=None, prune_loss=0.0)
     found = compress(model, trained.folder, "size=1kB", tmp_path / "out", settings)
     prune, distil = found.stages[1:3]

@@ -18,14 +18,15 @@ FLOORS = (
     ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
     ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "export", "measure"),
-    ("qat", "search", "tune", "reproduce"),
+    ("qat", "training", "tune", "reproduce"),
+    ("search",),
     ("compress", "demo"),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "detect", "distill", "export", "qat", "search", "compress", "demo",
+    "detect", "distill", "export", "qat", "training", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {

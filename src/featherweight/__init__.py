@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from featherweight.report import compare
     from featherweight.reproduce import reproduce
     from featherweight.search import fit
+    from featherweight.training.verbs import export, train
     from featherweight.tune import tune
 
 # verb → (module, function)
@@ -37,19 +38,21 @@ VERBS = {
     "compress": ("compress", "compress"),
     "data": ("data", "read_dataset"),
     "demo": ("demo", "demo"),
+    "export": ("training.verbs", "export"),
     "fit": ("search", "fit"),
     "import_darknet": ("models.darknet", "import_darknet"),
     "measure": ("measure", "measure"),
     "predict": ("predict", "predict"),
     "reproduce": ("reproduce", "reproduce"),
+    "train": ("training.verbs", "train"),
     "tune": ("tune", "tune"),
     "versus": ("measure.versus", "versus"),
 }
 # Not verbs but packages: `fw.models()` can itself be called; the others have more than one thing to do.
 PACKAGES = ("models", "prune", "quantize")
 __all__ = [
-    "analyze", "compare", "compress", "data", "demo", "fit", "import_darknet", "measure", "models", "predict",
-    "prune", "quantize", "reproduce", "tune", "versus",
+    "analyze", "compare", "compress", "data", "demo", "export", "fit", "import_darknet", "measure", "models", "predict",
+    "prune", "quantize", "reproduce", "train", "tune", "versus",
 ]  # fmt: skip
 
 

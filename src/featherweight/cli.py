@@ -84,22 +84,12 @@ def _data(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _fit(args: argparse.Namespace) -> tuple[str, int]:
-    from dataclasses import replace
-
     from featherweight.budget import parse_budget
 
     parse_budget(args.budget)  # before Keras and TensorFlow take their seconds
-    from featherweight.search import SearchSettings, default_training, fit
+    from featherweight.search import SearchSettings, fit
 
     weights = None if args.weights == "none" else args.weights
-    training = default_training(weights is not None)
-    changes = {"epochs": args.epochs, "patience": args.patience, "learning_rate": args.learning_rate}
-    training = replace(
-        training,
-        augment=not args.no_augment,
-        flip=args.flip,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
     settings = SearchSettings(
         models=_words(args.models),
         widths=_numbers(args.widths, float),
@@ -108,12 +98,59 @@ def _fit(args: argparse.Namespace) -> tuple[str, int]:
         precisions=_words(args.precisions),
         threads=_numbers(args.threads, int),
         split=_split(args.split),
-        train=training,
+        changes=_training(args),
+        task=args.task,
+        start=args.start,
         protocol=_protocol(args),
         seed=args.seed,
     )
     found = fit(args.data, args.budget, args.output, weights, settings, args.command)
     return _fit_text(found, args), 0 if found.fits else 1
+
+
+def _train(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.training.verbs import LearnSettings, train
+
+    output = args.output or f"{Path(args.model).stem}-trained.keras"
+    settings = LearnSettings(
+        changes=_training(args), split=_split(args.split), task=args.task, resize=args.resize, seed=args.seed
+    )
+    found = train(args.model, args.data, output, settings)
+    if args.json:
+        return _json(found.as_dict()), 0
+    told = {name: value for name, value in found.step.settings.items() if name.endswith("_val")}
+    best = ", ".join(f"{name.removesuffix('_val')} {value:.4g} on val" for name, value in told.items())
+    return f"model: {found.path}, {found.model.count_params():,} parameters; {best}", 0
+
+
+def _export(args: argparse.Namespace) -> tuple[str, int]:
+    from featherweight.training.verbs import ExportSettings, export
+
+    settings = ExportSettings(
+        formats=_words(args.format),
+        precisions=_words(args.precisions),
+        resize=args.resize,
+        classes=_words(args.classes),
+        split=_split(args.split),
+        task=args.task,
+        seed=args.seed,
+    )
+    made = export(args.model, args.output, args.data, args.calibration, settings)
+    if args.json:
+        plain = [{"artifact": str(one.path), "size_bytes": one.size_bytes, "classes": one.classes} for one in made]
+        return _json(plain), 0
+    return "\n".join(f"artifact: {one.path}, {one.size_bytes:,} B" for one in made), 0
+
+
+def _training(args: argparse.Namespace) -> dict[str, Any]:
+    """What of the usual settings is to be other: what was named."""
+    named = ("epochs", "patience", "batch_size", "learning_rate", "temperature", "alpha")
+    given = {name: vars(args)[name] for name in named if vars(args).get(name) is not None}
+    if vars(args).get("no_augment"):
+        given["augment"] = False
+    if vars(args).get("flip"):
+        given["flip"] = True
+    return given
 
 
 def _prune(args: argparse.Namespace) -> tuple[str, int]:
@@ -164,18 +201,19 @@ def _import(args: argparse.Namespace) -> tuple[str, int]:
 
 def _taught(args: argparse.Namespace, model: Any) -> Any:
     """Pictures for the criterion taylor."""
-    from featherweight.data import labelled
+    from featherweight.data import load_pixels
     from featherweight.models.functional import picture_size
-    from featherweight.prune import Pictures
     from featherweight.quantize import chosen_items
+    from featherweight.training import rule_of, training_of
 
     dataset = _dataset(args)
     if dataset is None:
         return None
-    told = model.outputs[0].shape[-1]
-    if told != len(dataset.classes):
-        raise SettingError(f"{args.model} tells {told} classes apart and the data has {len(dataset.classes)}")
-    return Pictures(*labelled(chosen_items(dataset, args.images, args.seed), *picture_size(model)))
+    world = training_of(dataset.task)
+    world.check(model, dataset)
+    items = chosen_items(dataset, args.images, args.seed)
+    pixels = load_pixels(items, *picture_size(model), rule=rule_of(model)).take(items)
+    return world.pictures(model, items, pixels)
 
 
 def _timed(target: Any) -> Any:
@@ -206,19 +244,19 @@ def _compress(args: argparse.Namespace) -> tuple[str, int]:
     from featherweight.prune import PruneSettings, Target
 
     start = CompressSettings()
-    changes = {"epochs": args.epochs, "learning_rate": args.learning_rate}
-    training = replace(start.distil.train, **{name: value for name, value in changes.items() if value is not None})
     settings = replace(
         start,
         target=None if args.target is None else Target.read(args.target),
         prune=PruneSettings(args.criterion, args.scope, args.multiple_of, args.least, args.seed),
-        distil=replace(start.distil, train=training, temperature=args.temperature, alpha=args.alpha),
+        changes=_training(args),
         quantize=replace(start.quantize, calibration=args.calibration),
         prune_loss=args.prune_loss,
         max_loss=args.max_loss,
         formats=_words(args.formats),
         threads=_numbers(args.threads, int),
         split=_split(args.split),
+        task=args.task,
+        resize=args.resize,
         protocol=_protocol(args),
         seed=args.seed,
     )
@@ -586,7 +624,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-digits)")
 
     fit = _verb(verbs, "fit", _fit, "pictures and a budget → the lightest model that fits, with its record and report")
-    fit.add_argument("data", metavar="DATA", help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg")
+    fit.add_argument(
+        "data", metavar="DATA", help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg, or pictures with boxes"
+    )
     fit.add_argument("--budget", required=True, metavar="LIMITS", help=BUDGET_HELP)
     fit.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-DATA)")
     fit.add_argument(
@@ -595,12 +635,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="none, imagenet, or a .weights.h5, .npz, .pth, .th or .safetensors file",
     )
+    fit.add_argument("--start", metavar="MODEL", help="train on from this .keras file, in place of the zoo's networks")
+    _add_task(fit)
     fit.add_argument("--models", default="", metavar="NAMES", help="which networks, comma-separated")
     fit.add_argument("--widths", default="", metavar="NUMBERS", help="which width multipliers")
     fit.add_argument("--sizes", default="", metavar="PIXELS", help="which input sizes")
     fit.add_argument("--formats", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
     fit.add_argument("--precisions", default="int8,float32", metavar="NAMES", help="int8, float32 (default: both)")
-    fit.add_argument("--epochs", type=int, help="at most so many (default: 12 with weights, 40 without)")
+    fit.add_argument(
+        "--epochs", type=int, help="at most so many (default: 12 with weights, 40 without; of a detector 100, 200)"
+    )
     fit.add_argument("--patience", type=int, help="stop after so many epochs without gain")
     fit.add_argument("--learning-rate", type=float, help="its peak")
     fit.add_argument("--flip", action="store_true", help="also train on mirrored pictures")
@@ -608,6 +652,34 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
     _add_split(fit)
     _add_protocol(fit)
+
+    train = _verb(verbs, "train", _train, "a model in a file, trained on; a detector for the classes of the data")
+    train.add_argument("model", metavar="MODEL", help="a .keras or whole-model .h5 file")
+    train.add_argument("--data", required=True, metavar="DATA", help="pictures in folders of classes, or with boxes")
+    train.add_argument("--output", metavar="FILE", help="a new .keras file (default: MODEL-trained.keras, here)")
+    train.add_argument("--epochs", type=int, help="at most so many (default: 12, of a detector 100)")
+    train.add_argument("--patience", type=int, help="stop after so many epochs without gain")
+    train.add_argument("--batch-size", type=int, help="pictures a step (default: 32, of a detector 16)")
+    train.add_argument("--learning-rate", type=float, help="its peak")
+    train.add_argument("--flip", action="store_true", help="also train on mirrored pictures")
+    train.add_argument("--no-augment", action="store_true", help="train on the pictures as they are")
+    train.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
+    _add_task(train)
+    _add_resize(train)
+    _add_split(train)
+
+    export = _verb(verbs, "export", _export, "a model in a file → artifacts that measure, predict and tune take")
+    export.add_argument("model", metavar="MODEL", help="a .keras or whole-model .h5 file")
+    export.add_argument("--data", metavar="DATA", help="what it was trained for: pictures of train, and the classes")
+    export.add_argument("--calibration", metavar="IMAGE", nargs="+", default=[], help="in place of data, pictures")
+    export.add_argument("--format", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
+    export.add_argument("--precisions", default="float32", metavar="NAMES", help="float32, int8 (default: float32)")
+    export.add_argument("--classes", default="", metavar="NAMES", help="(default: the model's own, or the data's)")
+    export.add_argument("--output", default="artifacts", metavar="DIR", help="(default: artifacts)")
+    export.add_argument("--seed", type=int, default=0, help="of the choice of pictures (default: 0)")
+    _add_task(export)
+    _add_resize(export)
+    _add_split(export)
 
     compress = _verb(
         verbs, "compress", _compress, "a trained model → folded, pruned, distilled, int8; what pays is kept"
@@ -622,15 +694,19 @@ def _parser() -> argparse.ArgumentParser:
         "--target", metavar="QUANTITY=SHARE", help="what pruning leaves (default: as the budget allows, or macs=0.5)"
     )
     _add_pruning(compress)
-    compress.add_argument("--epochs", type=int, help="of distillation, at most (default: 20)")
+    compress.add_argument("--epochs", type=int, help="of distillation, at most (default: 20; of a detector 40)")
     compress.add_argument("--learning-rate", type=float, help="its peak")
-    compress.add_argument("--temperature", type=float, default=4.0, help="of the teacher's answers (default: 4)")
-    compress.add_argument("--alpha", type=float, default=0.1, help="the share of the labels' own loss (default: 0.1)")
+    compress.add_argument("--temperature", type=float, help="of the teacher's answers (default: 4)")
+    compress.add_argument(
+        "--alpha", type=float, help="the share of the labels' own loss (default: 0.1; of a detector 0.5)"
+    )
     compress.add_argument(
         "--prune-loss", type=float, default=0.01, help="accuracy that pruning may cost (default: 0.01, one point)"
     )
     compress.add_argument("--max-loss", type=float, default=0.005, help="accuracy that int8 may cost (default: 0.005)")
     compress.add_argument("--calibration", default="minmax", help="minmax, percentile or entropy (default: minmax)")
+    _add_task(compress)
+    _add_resize(compress)
     compress.add_argument("--formats", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
     compress.add_argument("--seed", type=int, default=0, help="of all chance (default: 0)")
     _add_split(compress)
@@ -679,7 +755,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = _verb(verbs, "data", _data, "what is in a folder of pictures and what is wrong with it")
     data.add_argument("data", metavar="DIR")
-    data.add_argument("--task", help="classify or detect (default: as the folder's layout tells)")
+    _add_task(data)
     _add_split(data)
 
     measure = _verb(verbs, "measure", _measure, "accuracy, latency, memory, energy and size of exported files, here")
@@ -857,6 +933,16 @@ def _add_pruning(parser: Any) -> None:
 def _add_split(parser: Any) -> None:
     parser.add_argument(
         "--split", default="0.15,0.15", metavar="VAL,TEST", help="shares of a folder without parts (default: 0.15,0.15)"
+    )
+
+
+def _add_task(parser: Any) -> None:
+    parser.add_argument("--task", help="classify or detect (default: as the folder's layout tells)")
+
+
+def _add_resize(parser: Any) -> None:
+    parser.add_argument(
+        "--resize", help="stretch, letterbox or bilinear (default: bilinear for detectors with anchors, else stretch)"
     )
 
 

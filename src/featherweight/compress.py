@@ -13,13 +13,15 @@ measured once more on test, as is the model as it was.
 An interrupted run goes on at the last stage that was finished: trained models are kept in `stages/`, and so are the
 exported files with what was found of them.
 
-Imports all below; keras only through models, prune, distil and export.
+How the model is taught, and by what int8 is held against it, is its task's `training`.
+
+Imports all below; keras only through models, prune, training and export.
 """
 
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,10 +32,9 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, Step, read_artifact, write_file
 from featherweight.budget import Budget, parse_budget
-from featherweight.data import Dataset, Split, labelled, read_dataset
-from featherweight.distill import DistillSettings, distill, logits
+from featherweight.data import Dataset, Item, Split, load_pixels, read_dataset
 from featherweight.errors import ExportError, OutputError, RecordError, SettingError
-from featherweight.export import FORMATS, About, export
+from featherweight.export import FORMATS, export
 from featherweight.fold import fold_branches
 from featherweight.measure import QUICK, Case, Origin, Patience, Protocol, measure
 from featherweight.measure.one import pictures_of
@@ -47,7 +48,6 @@ from featherweight.prune import Pictures, Plan, PruneSettings, Target, Timed, ap
 from featherweight.quantize import (
     CALIBRATION_IMAGES,
     QuantizeSettings,
-    accuracy_on,
     chosen_items,
     quantize,
     quantize_within,
@@ -56,8 +56,9 @@ from featherweight.record import Record, read_records
 from featherweight.report.compression import Stage, compression_page
 from featherweight.resume import Resumable
 from featherweight.runtimes.settings import Settings
-from featherweight.search import MEASURED_ON_FILE, with_slack
-from featherweight.train import TrainSettings, load_keras, set_seed
+from featherweight.search import MEASURED_ON_FILE, check_qualities, with_slack
+from featherweight.train import load_keras, set_seed
+from featherweight.training import Training, about_of, changed, names_of, rule_of, training_of
 from featherweight.training_state import model_digest
 
 if TYPE_CHECKING:
@@ -68,8 +69,6 @@ SHARES = (0.75, 0.5, 0.35, 0.25, 0.15)
 WITHOUT_BUDGET = 0.5
 NOTE, STAGES, BUDGET = "compress.json", "stages", "budget"
 MadeOf = Callable[[Artifact, Path, NDArray[np.uint8]], Artifact]  # of a float32 file, with calibration pictures
-# The statistics of a net that lost channels are those of another net: they are learned anew.
-TAUGHT = TrainSettings(epochs=20, patience=8, freeze_batch_norm=False)
 # A file that is smaller by less is not worth a step.
 LEAST_SMALLER = 0.05
 PATIENCE = Patience(repeats=1)
@@ -80,19 +79,25 @@ class CompressSettings:
     """How each step is done, and what it may cost.
 
     `target` is what pruning may leave; by default as much as the budget's limits on the file allow, or half of the MACs
-    where it has none. `prune_loss` and `max_loss` are shares of pictures of val: how much less accurate the distilled
-    model may be than the one given, and the int8 file than the float one.
+    where it has none. `distil` are the settings of the task's distillation, `DistillSettings` or `TaughtSettings`, by
+    default its usual ones; `changes` are settings by name that are to be other than those. `prune_loss` and `max_loss`
+    are how much less accurate on val the distilled model may be than the one given, by the record's metric, and the
+    int8 file than the float one, by top-1 or AP50. `resize` is how pictures become inputs, by default the model's rule;
+    `task` that of the data, by default as the folder's layout tells.
     """
 
     target: Target | None = None
     prune: PruneSettings = field(default_factory=PruneSettings)
-    distil: DistillSettings = field(default_factory=lambda: DistillSettings(TAUGHT))
+    distil: Any = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
     quantize: QuantizeSettings = field(default_factory=lambda: QuantizeSettings(bias_correction=True))
     prune_loss: float = 0.01
     max_loss: float = 0.005
     formats: tuple[str, ...] = FORMATS
     threads: tuple[int, ...] = ()
     split: Split = field(default_factory=Split)
+    task: str | None = None
+    resize: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     pairs: PairProtocol = field(default_factory=PairProtocol)
     seed: int = 0
@@ -160,8 +165,8 @@ def compress(
         command: what was typed, for the records.
 
     Raises:
-        SettingError: a model of other classes, that does not end in a softmax or has an open input size; settings that
-            cannot be.
+        SettingError: a model of other classes, that ends in neither a softmax nor boxes or has an open input size;
+            settings that cannot be.
         OutputError: the folder holds something else, or cannot be written.
         FeatherweightError: anything wrong with the model's file, the data or the budget.
     """
@@ -169,8 +174,12 @@ def compress(
     limits = parse_budget(budget) if isinstance(budget, str) else budget or Budget()
     load_keras()
     original = load_model(model) if isinstance(model, str | Path) else model
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split)
-    _check_fits(original, dataset)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
+    world = training_of(dataset.task, settings.resize)
+    check_qualities(limits, world)
+    _check_fits(original, dataset, world)
+    taught = changed(changed(settings.distil or world.usual_taught(), settings.changes), {"seed": settings.seed})
+    settings = replace(settings, distil=taught, changes={})
     name = Path(model).stem if isinstance(model, str | Path) else original.name
     origin = {
         "model": model_digest(original),
@@ -181,8 +190,9 @@ def compress(
     place = _claim(Path(output) if output is not None else Path(f"compress-{name}"), origin)
     set_seed(settings.seed)
     way = _Way(
-        name, dataset, limits, place, settings, Origin(settings.seed, command), Resumable(place / STAGES, origin)
-    )
+        name, dataset, world, limits, place, settings, Origin(settings.seed, command),
+        Resumable(place / STAGES, origin), settings.resize or rule_of(original),
+    )  # fmt: skip
     return way.gone(original)
 
 
@@ -197,10 +207,8 @@ def timed_here(formats: Sequence[str] = FORMATS, threads: Sequence[int] = ()) ->
 
     def timed(model: "keras.Model") -> float:
         height, width = picture_size(model)
-        if len(model.outputs) != 1:
-            raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
         pictures = np.random.default_rng(0).integers(0, 256, (2, height, width, 3)).astype(np.uint8)
-        about = About(model.name, tuple(map(str, range(model.output_shape[-1]))), ())
+        about = about_of(model, model.name, names_of(model), ())
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
             files = [export(model, Path(scratch) / one, one, about, pictures) for one in formats]
             return _p50(_fastest(files, threads)[1])
@@ -223,21 +231,11 @@ def _p50(record: Record) -> float:
     return float("inf") if record.latency_p50_ms is None else record.latency_p50_ms
 
 
-def _check_fits(model: "keras.Model", dataset: Dataset) -> None:
+def _check_fits(model: "keras.Model", dataset: Dataset, world: Training) -> None:
     picture_size(model)
-    outputs = model.outputs or []
-    if len(outputs) != 1 or model.inputs[0].shape[-1] != 3:
-        raise SettingError(
-            f"{model.name} takes {tuple(model.inputs[0].shape)} and gives {len(outputs)} answers; wanted RGB and one"
-        )
-    logits(model, "model")  # raises where it does not end in a softmax
+    world.check(model, dataset)
     for part in ("train", "val"):
         dataset.part(part)
-    if outputs[0].shape[-1] != len(dataset.classes):
-        raise SettingError(
-            f"{model.name} tells {outputs[0].shape[-1]} classes apart and the data has {len(dataset.classes)}; wanted "
-            "the pictures that it was trained for"
-        )
 
 
 def _claim(place: Path, origin: dict[str, Any]) -> Path:
@@ -293,11 +291,13 @@ class _Way:
 
     name: str
     dataset: Dataset
+    world: Training
     limits: Budget
     place: Path
     settings: CompressSettings
     origin: Origin
     trained: Resumable
+    rule: str  # how pictures become inputs
     reasons: list[str] = field(default_factory=list)
 
     def gone(self, original: "keras.Model") -> Compressed:
@@ -339,17 +339,15 @@ class _Way:
         found = self._measured("prune", partial(self._exported, "pruned", smaller, (*steps, step)), last)
         if not found.stage.kept:
             return [found]
-        teach = replace(self.settings.distil, train=replace(self.settings.distil.train, seed=self.settings.seed))
+        running = self.place / STAGES / "distil.running"
         student, learnt = self.trained.run(
-            "distil",
-            {},
-            lambda: distill(smaller, model, self.dataset, teach, True, None, self.place / STAGES / "distil.running"),
+            "distil", {}, lambda: self.world.distil(smaller, model, self.dataset, self.settings.distil, running)
         )
         files = partial(self._exported, "distilled", student, (*steps, step, learnt))
         distilled = self._measured("distil", files, None)  # the pruned file with other weights: as fast, as large
         before, now = (one.stage.record.accuracy or 0.0 for one in (first, distilled))
         why = (
-            f"{100 * now:.1f} % right on val, {100 * before:.1f} before pruning; "
+            f"{self.world.told(now)}, {100 * before:.1f} before pruning; "
             f"at most {100 * self.settings.prune_loss:.1f} points may be lost"
         )
         if before - now > self.settings.prune_loss + 1e-9:
@@ -372,7 +370,8 @@ class _Way:
         """What the criterion taylor learns from."""
         if self.settings.prune.criterion != "taylor":
             return None
-        return Pictures(*self._pictures("train", *picture_size(model)))
+        items = self._items("train")
+        return self.world.pictures(model, items, self._pixels(items, *picture_size(model)))
 
     def _plan(self, model: "keras.Model") -> tuple[Plan, str]:
         """The largest share of the MACs whose files, untrained, keep the budget's limits on a file; and why not."""
@@ -423,7 +422,8 @@ class _Way:
                 made.append(read_artifact(place))
                 continue
             try:
-                made.append(made_of(source, place, self._pixels(source, "train")[0]))
+                pixels = self._pixels(self._items("train"), source.height or 0, source.width or 0)
+                made.append(made_of(source, place, pixels))
             except ExportError as error:
                 failures.append(str(error))
                 logger.warning("%s is not quantized: %s", source.name, error)
@@ -432,7 +432,8 @@ class _Way:
         return made
 
     def _within(self, source: Artifact, folder: Path, calibration: NDArray[np.uint8]) -> Artifact:
-        score, most = accuracy_on(*self._pixels(source, "val")), self.settings.max_loss
+        items, most = self._items("val"), self.settings.max_loss
+        score = self.world.score(items, self._pixels(items, source.height or 0, source.width or 0))
         return quantize_within(source, folder, calibration, score, most, None, self.settings.quantize)
 
     # -------------------------------------------------------------------------------------------------- files
@@ -443,24 +444,25 @@ class _Way:
     def _exported_to(self, folder: Path, model: "keras.Model", steps: tuple[Step, ...]) -> list[Artifact]:
         """The float32 files of a model; what was exported before is read."""
         height, width = model.input_shape[1:3]
-        pictures = self._pictures("train", height, width)[0][:64]
+        pictures = self._pixels(self._items("train"), height, width)[:64]
         made = []
         for file_format in self.settings.formats:
             place = folder / f"{self.name}-{file_format}-float32"
             if (place / "artifact.json").exists():
                 made.append(read_artifact(place))
             else:
-                about = About(place.name, self.dataset.classes, steps)
+                about = about_of(model, place.name, self.dataset.classes, steps, self.rule)
                 made.append(export(model, place, file_format, about, pictures))
         return made
 
-    def _pictures(self, part: str, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def _items(self, part: str) -> Sequence[Item]:
         """Of train a choice, of another part all."""
-        choice = chosen_items(self.dataset, CALIBRATION_IMAGES, self.settings.seed) if part == "train" else None
-        return labelled(choice or self.dataset.part(part), height, width)
+        if part == "train":
+            return chosen_items(self.dataset, CALIBRATION_IMAGES, self.settings.seed)
+        return self.dataset.part(part)
 
-    def _pixels(self, artifact: Artifact, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        return self._pictures(part, artifact.height or 0, artifact.width or 0)
+    def _pixels(self, items: Sequence[Item], height: int, width: int) -> NDArray[np.uint8]:
+        return load_pixels(items, height, width, rule=self.rule).take(items)
 
     # ---------------------------------------------------------------------------------------------- measuring
 

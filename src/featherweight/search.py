@@ -11,12 +11,13 @@
    does not tell two apart, the smaller file.
 4. **Prove.** The chosen file is measured once more on test, which nothing before has looked at.
 
-Imports all below; keras only through models, train and export.
+What a candidate is made and trained by is its task's `training`. Imports all below; keras only through training, models
+and export.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,18 +30,29 @@ from featherweight.artifact import Artifact, Step
 from featherweight.budget import Budget, Violation, parse_budget
 from featherweight.compare import apart
 from featherweight.data import Dataset, Split, load_pixels, read_dataset
-from featherweight.errors import ExportError, MeasureError, OutputError, RuntimeFailure, SettingError, SomeUnmeasured
-from featherweight.export import FORMATS, PRECISIONS, About, export
+from featherweight.errors import (
+    BudgetError,
+    ExportError,
+    MeasureError,
+    OutputError,
+    RuntimeFailure,
+    SettingError,
+    SomeUnmeasured,
+)
+from featherweight.export import FORMATS, PRECISIONS, export
 from featherweight.fold import fold_branches
 from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threads, measure
+from featherweight.models.functional import picture_size
 from featherweight.models.nets import net_named
-from featherweight.models.pretrained import build_pretrained, identify
-from featherweight.models.zoo import Shape, build
+from featherweight.models.pretrained import identify
+from featherweight.models.zoo import Shape
 from featherweight.progress import logger
 from featherweight.quantize import quantize
 from featherweight.record import Record
 from featherweight.stats import MIN_SAMPLES
-from featherweight.train import TrainSettings, load_keras, set_seed, train
+from featherweight.train import load_keras, set_seed
+from featherweight.training import QUALITIES, Training, about_of, changed, rule_of, training_of
+from featherweight.training.start import Start, starts
 
 # What the search tries when it is told nothing: light nets and the widths that Keras publishes weights for.
 LADDER = (
@@ -50,7 +62,6 @@ LADDER = (
     ("mobilenet_v1", 0.5),
     ("mobilenet_v2", 0.75),
 )
-SIZES = (32, 48, 64, 96, 128, 160, 192, 224)
 CALIBRATION_IMAGES = 128
 SCREEN_SLACK = 1.25
 PATIENCE = Patience(repeats=1)  # of what is proven; the others only help to choose it
@@ -61,7 +72,12 @@ MEASURED_ON_FILE = (
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What to try and how. Empty tuples mean: choose for me."""
+    """What to try and how. Empty tuples mean: choose for me.
+
+    `train` are the settings of the task's training, `TrainSettings` or `DetectSettings`, by default its usual ones;
+    `changes` are settings by name that are to be other than those. `task` is that of the data, classify or detect; by
+    default the folder's layout tells. `start` is a file with a model to train on from, in place of the zoo's.
+    """
 
     models: tuple[str, ...] = ()
     widths: tuple[float, ...] = ()
@@ -70,11 +86,16 @@ class SearchSettings:
     precisions: tuple[str, ...] = PRECISIONS
     threads: tuple[int, ...] = ()
     split: Split = field(default_factory=Split)
-    train: TrainSettings | None = None
+    train: Any = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    task: str | None = None
+    start: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.start is not None and (self.models or self.widths):
+            raise SettingError(f"models or widths beside the start {self.start}; leave one of them out")
         for name in self.models:
             net_named(name)
         if not 0 <= self.seed < 2**32:
@@ -120,7 +141,7 @@ class Fit:
 class _Screened:
     """A candidate, its files' records before training, and what keeps it out."""
 
-    shape: Shape
+    shape: Shape | Start
     records: tuple[Record, ...]
     misses: tuple[Violation, ...]
 
@@ -149,7 +170,7 @@ def fit(
     """Train, export and measure candidates until the lightest that fits the budget on this device is known.
 
     Args:
-        data: a folder of pictures, or a dataset.
+        data: a folder of pictures, or a dataset; with labels or with boxes.
         budget: limits, for example "latency_p90=10ms,size=4MB,accuracy>=0.9".
         output: a new folder for artifacts, records and the report; by default `fit-NAME` in the working directory.
         weights: `None` for random, "imagenet", or a file; a file decides which networks are tried.
@@ -179,15 +200,18 @@ def _search(
     origin: Origin,
 ) -> Fit:
     threads = check_threads(settings.threads)
-    dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split)
+    dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
+    world = training_of(dataset.task)
+    check_qualities(limits, world)
     load_keras()
     shapes = candidates(dataset, weights, settings)
     logger.info("%d pictures, %d classes; candidates: %s", len(dataset.items), len(dataset.classes), _list(shapes))
     if weights is not None:  # what does not fit, or cannot be had, is known before the screen
-        for shape in {(shape.net, shape.width): shape for shape in shapes}.values():
-            build_pretrained(shape, len(dataset.classes), weights)
+        nets = [shape for shape in shapes if isinstance(shape, Shape)]
+        for shape in {(shape.net, shape.width): shape for shape in nets}.values():
+            world.build(shape, dataset.classes, weights)
     reasons: list[str] = []
-    screened = _screen(shapes, len(dataset.classes), limits, settings, threads, place, reasons)
+    screened = _screen(shapes, dataset, limits, settings, threads, place, reasons)
     records: list[tuple[Artifact, Record]] = []
     ready = sorted((s for s in screened if s.records and not s.misses), key=lambda s: s.p50_ms)
     for position, one in enumerate(ready):
@@ -200,13 +224,31 @@ def _search(
     return _conclude(dataset, limits, records, screened, settings, origin, place, reasons)
 
 
-def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) -> tuple[Shape, ...]:
+def check_qualities(limits: Budget, world: Training) -> None:
+    """See that the budget asks only for what the task has.
+
+    Raises:
+        BudgetError: AP50 of a classifier.
+    """
+    for limit in limits.limits:
+        key = limit.quantity.key
+        if key in QUALITIES and key not in world.qualities:
+            raise BudgetError(f"{key} in the budget, and these data are to {world.name}; wanted accuracy")
+
+
+def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) -> tuple[Shape | Start, ...]:
     """The networks to try: what was asked for, what the weights file holds, or the ladder; at sizes fit for the data.
+    With a start, that model alone.
 
     Raises:
         WeightsError: the file is of no network here.
-        SettingError: nothing is left to try.
+        ModelFileError: no model to start from in that file.
+        SettingError: nothing is left to try, or weights beside a start.
     """
+    if settings.start is not None:
+        if weights is not None:
+            raise SettingError(f"weights {weights} beside the start {settings.start}, which has its own; leave one out")
+        return starts(settings.start, settings.sizes)
     if weights is None or weights == "imagenet":
         chosen = settings.models or tuple(dict.fromkeys(net for net, _ in LADDER))
         nets = [(net, width) for net in chosen for width in settings.widths or _widths(net)]
@@ -230,17 +272,16 @@ def _widths(net: str) -> tuple[float, ...]:
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:
-    """Two input sizes: the largest that the pictures fill (at least 64: tiny ones do better enlarged), and one less."""
-    fitting = [size for size in SIZES if size <= max(64, 1.3 * dataset.median_side)]
-    return tuple(dict.fromkeys((fitting[max(0, len(fitting) - 2)], fitting[-1])))
+    """The input sizes that suit the pictures and what is to be done with them."""
+    return training_of(dataset.task).sizes(dataset)
 
 
 # ------------------------------------------------------------------------------------------------------- steps
 
 
 def _screen(
-    shapes: Sequence[Shape],
-    classes: int,
+    shapes: Sequence[Shape | Start],
+    dataset: Dataset,
     limits: Budget,
     settings: SearchSettings,
     threads: tuple[int, ...],
@@ -252,12 +293,12 @@ def _screen(
     noise = np.random.default_rng(settings.seed)
     for shape in shapes:
         logger.info("screening %s: size and latency of the untrained files", shape)
-        pictures = noise.integers(0, 256, (8, shape.size, shape.size, 3), np.uint8)
+        model, _ = _built(shape, dataset, None, settings.seed)
+        pictures = noise.integers(0, 256, (8, *picture_size(model), 3), np.uint8)
         records: list[Record] = []
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
-            names = tuple(f"class {i}" for i in range(classes))
-            model = build(shape, classes)
-            for artifact in _export_all(model, shape, names, (), pictures, settings, Path(scratch), reasons):
+            made = _export_all(model, shape, dataset.classes, (), pictures, settings, Path(scratch), reasons)
+            for artifact in made:
                 origin = Origin(settings.seed)
                 records += _measured(
                     artifact, None, None, QUICK, threads, origin, reasons, output=place / "screen.jsonl"
@@ -270,6 +311,23 @@ def _screen(
             logger.info("%s", reasons[-1])
         found.append(_Screened(shape, tuple(records), misses))
     return found
+
+
+def _built(shape: Shape | Start, dataset: Dataset, weights: str | None, seed: int) -> tuple[Any, bool]:
+    """A candidate as a model, and whether it is to be trained as a pretrained one."""
+    world = training_of(dataset.task)
+    if isinstance(shape, Start):
+        return world.started(shape.model, dataset, seed)
+    return world.build(shape, dataset.classes, weights)
+
+
+def _begin(shape: Shape | Start, dataset: Dataset, weights: str | None) -> Step:
+    """Where a candidate comes from, for the lineage."""
+    if isinstance(shape, Start):
+        return Step("build", {"start": shape.name, "size": list(shape.size), "data": dataset.fingerprint})
+    named = {"net": shape.net, "width": shape.width, "size": shape.size}
+    weighted = {"weights": None if weights is None else Path(weights).name}
+    return Step("build", {**named, **weighted, "data": dataset.fingerprint})
 
 
 def _train_and_measure(
@@ -286,24 +344,19 @@ def _train_and_measure(
     """One candidate: weights, training, all files, and of each its record on val in its fastest variant."""
     shape = candidate.shape
     logger.info("training %s", shape)
-    cache = load_pixels((*dataset.part("train"), *dataset.part("val")), shape.size, shape.size)
-    how = settings.train or default_training(weights is not None)
+    world = training_of(dataset.task)
     set_seed(settings.seed)
-    model = build_pretrained(shape, len(dataset.classes), weights)
-    model, step = train(model, dataset, replace(how, seed=settings.seed), weights is not None, cache)
+    model, pretrained = _built(shape, dataset, weights, settings.seed)
+    items = (*dataset.part("train"), *dataset.part("val"))
+    cache = load_pixels(items, *picture_size(model), rule=rule_of(model))
+    started = isinstance(shape, Start)
+    usual = world.usual(started or weights is not None, started and pretrained)
+    how = changed(changed(settings.train or usual, settings.changes), {"seed": settings.seed})
+    model, step = world.train(model, dataset, how, pretrained, cache)
     trained = place / "models" / f"{shape}.keras"
     trained.parent.mkdir(exist_ok=True)
     model.save(trained)  # what `prune` and `compress` go on from
-    start = Step(
-        "build",
-        {
-            "net": shape.net,
-            "width": shape.width,
-            "size": shape.size,
-            "weights": None if weights is None else Path(weights).name,
-            "data": dataset.fingerprint,
-        },
-    )
+    start = _begin(shape, dataset, weights)
     pixels = cache.take(dataset.part("train"))
     spread_out = np.linspace(0, len(pixels) - 1, min(CALIBRATION_IMAGES, len(pixels))).astype(int)
     artifacts = _export_all(
@@ -328,14 +381,9 @@ def _lean(protocol: Protocol, limits: Budget) -> Protocol:
     )
 
 
-def default_training(pretrained: bool) -> TrainSettings:
-    """Few epochs from pretrained weights, many from nothing."""
-    return TrainSettings() if pretrained else TrainSettings(epochs=40, patience=12, learning_rate=1e-2)
-
-
 def _export_all(
     model: Any,
-    shape: Shape,
+    shape: Shape | Start,
     classes: tuple[str, ...],
     steps: tuple[Step, ...],
     calibration: NDArray[np.uint8],
@@ -360,7 +408,7 @@ def _export_all(
 
     def exported(file_format: str, parent: Path) -> Artifact:
         name = f"{shape}-{file_format}-float32"
-        return export(model, parent / name, file_format, About(name, classes, steps), calibration)
+        return export(model, parent / name, file_format, about_of(model, name, classes, steps), calibration)
 
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
         keep = "float32" in settings.precisions
@@ -407,7 +455,7 @@ def _why_stop(limits: Budget, records: list[tuple[Artifact, Record]], rest: list
     if all(limits.violations(record) for _, record in records):
         return None
     lightest = choose(records, limits)[1]
-    if limits.bound("accuracy") is None and lightest.accuracy != 1:
+    if not _has_floor(limits) and lightest.accuracy != 1:
         return None  # a heavier one can still be more accurate
     can_be_lighter = [s for s in rest if any(apart(lightest, r, "latency_p50") is not True for r in s.records)]
     if can_be_lighter:
@@ -464,11 +512,16 @@ def choose(records: Sequence[tuple[Artifact, Record]], limits: Budget) -> tuple[
     fitting = [(artifact, record) for artifact, record in records if not limits.violations(record)]
     if not fitting:
         return min(records, key=lambda pair: _miss(limits, pair[1]))
-    if limits.bound("accuracy") is None:
+    if not _has_floor(limits):
         best = max((record for _, record in fitting), key=lambda record: record.accuracy or 0)
         fitting = [pair for pair in fitting if apart(best, pair[1], "accuracy") is not True]
     lightest = _lightest([record for _, record in fitting])
     return next(pair for pair in fitting if pair[1] is lightest)
+
+
+def _has_floor(limits: Budget) -> bool:
+    """Whether the budget says how right is right enough."""
+    return any(limits.bound(key) is not None for key in QUALITIES)
 
 
 def _lightest(records: Sequence[Record]) -> Record:
@@ -526,5 +579,5 @@ def _claim(output: str | Path | None, data: str | Path | Dataset) -> Path:
     return place
 
 
-def _list(shapes: Sequence[Shape]) -> str:
+def _list(shapes: Sequence[Shape | Start]) -> str:
     return ", ".join(map(str, shapes))

@@ -117,14 +117,16 @@ def calibration_pictures(
 
 
 def chosen_items(dataset: Dataset, count: int, seed: int, part: str = "train") -> list[Item]:
-    """So many items of a part, a seeded choice balanced over the classes.
+    """So many items of a part, a seeded choice, balanced over the classes where each picture is of one.
 
     Raises:
         DataError: the dataset has no such part.
         SettingError: a count below 1.
     """
     items = dataset.part(part)
-    return [items[row] for row in choose_calibration(count, labels(items), seed)]
+    boxed = any(item.boxes is not None for item in items)  # a picture of several classes stands for none of them
+    kinds = np.zeros(len(items), np.int64) if boxed else labels(items)
+    return [items[row] for row in choose_calibration(count, kinds, seed)]
 
 
 def check_pictures(name: str, size: tuple[int | None, int | None], pictures: NDArray[np.uint8]) -> None:
