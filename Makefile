@@ -1,6 +1,8 @@
 # Each target does all of its own set-up; a second run skips it. Wanted: Python 3.11+, make, a package index.
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, file by file.
+WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 
@@ -10,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/featherweight demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
