@@ -29,8 +29,8 @@ from featherweight.train import TrainSettings, set_seed
 from featherweight.training import about_of, changed, rule_of, training_of
 from featherweight.training.detect import TaughtSettings
 from featherweight.training.start import starts
-from featherweight.training.verbs import ExportSettings, LearnSettings, export, train
-from tests.rectangles import CLASSES, SIDE, rectangles_folder
+from featherweight.training.verbs import ExportSettings, LearnSettings, export, save, train
+from tests.rectangles import CLASSES, rectangles_folder
 from tests.test_detectors import anchored
 from tests.trained import Trained
 
@@ -277,6 +277,20 @@ def test_export_of_a_classifier_and_of_a_detector_without_names(
         export(tmp_path / "two.keras", tmp_path / "new", pictures=[picture])
 
 
+def test_a_full_disk_costs_a_line_and_leaves_nothing(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, place: Path) -> None:
+        Path(place).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    model = load_model(small)
+    monkeypatch.setattr(keras.Model, "save", full)
+    with pytest.raises(OutputError, match=r"cannot write .*x\.keras: No space left on device"):
+        save(model, tmp_path / "x.keras")
+    assert not list(tmp_path.iterdir())
+
+
 def test_training_a_classifier_on(trained: Trained, tmp_path: Path) -> None:
     set_seed(0)
     trained.model.save(tmp_path / "colours.keras")
@@ -289,4 +303,3 @@ def test_training_a_classifier_on(trained: Trained, tmp_path: Path) -> None:
     assert found.step.name == "train"
     assert found.step.settings["head_epochs"] == 0
     assert load_model(tmp_path / "on.keras").output_shape == trained.model.output_shape
-    assert SIDE == 64
