@@ -7,6 +7,7 @@ a published ResNet-56, pruned and fine-tuned.
     python benchmarks/cifar.py distil25 OUT … --seed 0                           the same with the unpruned net's help
     python benchmarks/cifar.py resnet56 OUT … ; again56 OUT …                    the published net; trained on, unpruned
     python benchmarks/cifar.py prune56 OUT … ; tune56 OUT …                      2.1 times fewer MACs; trained on
+    python benchmarks/cifar.py speed OUT                                         each net against the one it was made of
     python benchmarks/cifar.py table OUT                                         what is there, and what a teacher adds
 
 Each stage has a folder in OUT: `model.keras`, `done.json` with its figures, and `state.npz`, from which a training that
@@ -33,7 +34,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 
-from featherweight.artifact import Step, new_folder, write_file
+from featherweight.artifact import Step, new_folder, read_artifact, write_file
 from featherweight.data import Dataset, PixelCache, Split, labels, read_dataset_cached
 from featherweight.distill import DistillSettings, distill
 from featherweight.stats import wilson
@@ -267,9 +268,43 @@ def table(out: Path) -> str:
     return "\n".join(lines)
 
 
+def speed(bench: Bench) -> None:
+    """Each fine-tuned net against the one that it was pruned from, in pairs of fresh processes, each in the format, by
+    the runtime and on the threads that are the fastest for it; a line of JSON a pair into `speed.jsonl`.
+    """
+    from featherweight.export import FORMATS, About, export
+    from featherweight.measure.fastest import fastest
+    from featherweight.measure.one import pictures_of
+    from featherweight.measure.pairs import PairProtocol
+    from featherweight.measure.versus import hold
+
+    load_keras()
+    dataset, cache = bench.read()
+    pixels = cache.take(dataset.part("train")[:64])
+
+    def best(stage: str) -> Any:
+        files = []
+        for file_format in FORMATS:
+            place = bench.out / "files" / f"{stage}-{file_format}"
+            about = About(place.name, dataset.classes, ())
+            if not place.is_dir():
+                place.parent.mkdir(exist_ok=True)
+                export(bench.model(stage), place, file_format, about, pixels)
+            files.append(read_artifact(place))
+        return fastest(files)[0]
+
+    for whole, made in (("train", "tune50-0"), ("train", "distil25-0"), ("resnet56", "tune56-0")):
+        if (bench.out / made / "model.keras").exists():
+            a, b = best(made), best(whole)
+            found = hold(a, b, pictures_of(a.artifact, None, None), PairProtocol(), bench.seed)
+            print(f"{a}\n  against {b}\n  {found.speed}", flush=True)
+            with (bench.out / "speed.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(found.as_dict()) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=(*STAGE, "table"))
+    parser.add_argument("stage", choices=(*STAGE, "speed", "table"))
     parser.add_argument("out", type=Path, help="the folder of all stages")
     parser.add_argument(
         "--data", type=Path, default=Path("../shared/data/cifar10-jpg"), help="train.tar.xz, test.tar.xz"
@@ -285,7 +320,11 @@ def main() -> None:
         print(table(args.out))
         return
     pictures = args.pictures or args.out.with_name(f"{args.out.name}-pictures")
-    done = run(args.stage, Bench(args.out, args.data, pictures, args.seed, args.epochs, args.weights))
+    bench = Bench(args.out, args.data, pictures, args.seed, args.epochs, args.weights)
+    if args.stage == "speed":
+        speed(bench)
+        return
+    done = run(args.stage, bench)
     print(json.dumps({key: value for key, value in done.items() if key != "step"}, indent=1))
     print(json.dumps({k: v for k, v in done["step"]["settings"].items() if not isinstance(v, list | dict)}, indent=1))
 

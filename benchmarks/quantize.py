@@ -30,10 +30,9 @@ from featherweight.device import available_cores
 from featherweight.errors import FeatherweightError
 from featherweight.export import About, export
 from featherweight.image import read_image, resize
-from featherweight.measure import measure
-from featherweight.measure.one import Case, pictures_of
+from featherweight.measure.fastest import fastest
+from featherweight.measure.one import pictures_of
 from featherweight.measure.pairs import PairProtocol
-from featherweight.measure.protocol import QUICK
 from featherweight.measure.versus import hold, versus
 from featherweight.models.pretrained import published
 from featherweight.models.zoo import Shape
@@ -149,19 +148,10 @@ def rows_of(source: Artifact, files: Path, photos: Photos) -> Iterator[dict[str,
             yield row(f"{source.name}: {way}", len(data), found, wanted, photos)
 
 
-def fastest(files: Path, net: str, kind: str) -> Case:
-    """The way to run any format of it that took the least time in half a second each."""
-    artifacts = [read_artifact(files / f"{net}-{file_format}-{kind}") for file_format in FORMATS]
-    threads = tuple(sorted({1, available_cores()}))
-    records = measure(artifacts, None, "all", threads, protocol=QUICK, findings=False, drift=False)
-    best = min(records, key=lambda record: record.latency_p50_ms or float("inf"))
-    artifact = next(one for one in artifacts if one.sha256 == best.artifact_sha256)
-    return Case(artifact, best.runtime, Settings(threads=best.threads))
-
-
 def speeds(files: Path, net: str) -> Iterator[tuple[str, str]]:
     """int8 against float32, each as it runs fastest; then by each runtime that runs both files of a format."""
-    pair = [fastest(files, net, kind) for kind in ("int8-minmax", "float32")]
+    kinds = ("int8-minmax", "float32")
+    pair = [fastest([read_artifact(files / f"{net}-{one}-{kind}") for one in FORMATS])[0] for kind in kinds]
     found = hold(*pair, pictures_of(pair[0].artifact, None, None), PairProtocol())
     yield f"{net}: {pair[0]} against {pair[1]}", str(found.speed)
     for file_format in FORMATS:

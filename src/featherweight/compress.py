@@ -36,7 +36,8 @@ from featherweight.data import Dataset, Item, Split, load_pixels, read_dataset
 from featherweight.errors import ExportError, OutputError, RecordError, SettingError
 from featherweight.export import FORMATS, export
 from featherweight.fold import fold_branches
-from featherweight.measure import QUICK, Case, Origin, Patience, Protocol, measure
+from featherweight.measure import Case, Origin, Patience, Protocol, measure
+from featherweight.measure.fastest import fastest, p50, ways
 from featherweight.measure.one import pictures_of
 from featherweight.measure.pairs import PairProtocol
 from featherweight.measure.versus import Against, hold
@@ -211,24 +212,9 @@ def timed_here(formats: Sequence[str] = FORMATS, threads: Sequence[int] = ()) ->
         about = about_of(model, model.name, names_of(model), ())
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
             files = [export(model, Path(scratch) / one, one, about, pictures) for one in formats]
-            return _p50(_fastest(files, threads)[1])
+            return p50(fastest(files, threads)[1])
 
     return timed
-
-
-def _quick(files: Sequence[Artifact], threads: Sequence[int]) -> list[tuple[Artifact, Record]]:
-    """Every way to run the files, by quick runs."""
-    records = measure(list(files), None, "all", tuple(threads) or None, protocol=QUICK, findings=False, drift=False)
-    by_sha = {file.sha256: file for file in files}
-    return [(by_sha[record.artifact_sha256], record) for record in records]
-
-
-def _fastest(files: Sequence[Artifact], threads: Sequence[int]) -> tuple[Artifact, Record]:
-    return min(_quick(files, threads), key=lambda pair: _p50(pair[1]))
-
-
-def _p50(record: Record) -> float:
-    return float("inf") if record.latency_p50_ms is None else record.latency_p50_ms
 
 
 def _check_fits(model: "keras.Model", dataset: Dataset, world: Training) -> None:
@@ -395,7 +381,7 @@ class _Way:
                 files = self._exported_to(Path(scratch), smaller, (step,))
                 with contextlib.suppress(ExportError):  # then the float files alone tell
                     files += self._int8(files, Path(scratch), quantize)
-                quick = [record for _, record in _quick(files, self.settings.threads)]
+                quick = [record for _, record in ways(files, self.settings.threads)]
             if any(not _shown_to_miss(limits, record) for record in quick):
                 return found, ""
         assert found is not None
@@ -473,8 +459,8 @@ class _Way:
         kept = self._noted(name, note, files)
         if kept is not None:
             return kept
-        artifact, quick = _fastest(files, self.settings.threads)
-        case = Case(artifact, quick.runtime, Settings(threads=quick.threads))
+        case, _ = fastest(files, self.settings.threads)
+        artifact = case.artifact
         record = self._record(case, "val", self.place / "records.jsonl")
         pays, why = True, "where it starts"
         if before is not None:

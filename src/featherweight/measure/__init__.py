@@ -14,6 +14,7 @@ is kept beside the records.
     pairs       fresh-process pairs of two files → log-ratios
     versus      A against B: the verdict
     findings    a file against the one that it was made from
+    fastest     which way of running a file takes the least time here
 
 In scope: which variants, in which order. Imports all below.
 """
