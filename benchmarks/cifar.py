@@ -34,8 +34,9 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 
-from featherweight.artifact import Step, new_folder, read_artifact, write_file
+from featherweight.artifact import Artifact, Step, new_folder, read_artifact, write_file
 from featherweight.data import Dataset, PixelCache, Split, labels, read_dataset_cached
+from featherweight.device import available_cores, this_device
 from featherweight.distill import DistillSettings, distill
 from featherweight.stats import wilson
 from featherweight.train import TrainSettings, load_keras, predict_pixels, set_seed, train
@@ -192,6 +193,7 @@ STAGE: Mapping[str, Callable[[Bench, Dataset, PixelCache, Path], Made]] = {
     "tune56": tuned_on("prune56"),
     "again56": tuned_on("resnet56"),
 }
+BY = {"onnxruntime": "onnx", "litert": "litert", "openvino": "onnx", "opencv": "onnx"}  # which file each runs
 BY_SEED = ("tune50", "tune25", "distil25", "tune56", "again56")
 
 
@@ -269,37 +271,44 @@ def table(out: Path) -> str:
 
 
 def speed(bench: Bench) -> None:
-    """Each fine-tuned net against the one that it was pruned from, in pairs of fresh processes, each in the format, by
-    the runtime and on the threads that are the fastest for it; a line of JSON a pair into `speed.jsonl`.
+    """Each fine-tuned net against the one that it was pruned from, in pairs of fresh processes: each as it runs fastest
+    here, and both by each runtime, on one thread and on all cores. A line of JSON each into `speed.jsonl`.
     """
     from featherweight.export import FORMATS, About, export
     from featherweight.measure.fastest import fastest
-    from featherweight.measure.one import pictures_of
+    from featherweight.measure.one import Case, pictures_of
     from featherweight.measure.pairs import PairProtocol
     from featherweight.measure.versus import hold
+    from featherweight.runtimes.settings import Settings
 
     load_keras()
     dataset, cache = bench.read()
     pixels = cache.take(dataset.part("train")[:64])
 
-    def best(stage: str) -> Any:
-        files = []
+    def exported(stage: str) -> dict[str, Artifact]:
+        files = {}
         for file_format in FORMATS:
             place = bench.out / "files" / f"{stage}-{file_format}"
             about = About(place.name, dataset.classes, ())
             if not place.is_dir():
                 place.parent.mkdir(exist_ok=True)
                 export(bench.model(stage), place, file_format, about, pixels)
-            files.append(read_artifact(place))
-        return fastest(files)[0]
+            files[file_format] = read_artifact(place)
+        return files
 
     for whole, made in (("train", "tune50-0"), ("train", "distil25-0"), ("resnet56", "tune56-0")):
         if (bench.out / made / "model.keras").exists():
-            a, b = best(made), best(whole)
-            found = hold(a, b, pictures_of(a.artifact, None, None), PairProtocol(), bench.seed)
-            print(f"{a}\n  against {b}\n  {found.speed}", flush=True)
-            with (bench.out / "speed.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(found.as_dict()) + "\n")
+            less, more = exported(made), exported(whole)
+            cases = [(fastest(list(less.values()))[0], fastest(list(more.values()))[0])]
+            for runtime, file_format in BY.items():
+                for threads in sorted({1, available_cores()}):
+                    both = (Case(files[file_format], runtime, Settings(threads=threads)) for files in (less, more))
+                    cases.append(tuple(both))
+            for a, b in cases:
+                found = hold(a, b, pictures_of(a.artifact, None, None), PairProtocol(), bench.seed)
+                print(f"{a}\n  against {b}\n  {found.speed}", flush=True)
+                with (bench.out / "speed.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({**found.as_dict(), "device_id": this_device().id}) + "\n")
 
 
 def main() -> None:
