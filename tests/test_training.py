@@ -21,7 +21,7 @@ from featherweight.errors import BudgetError, OutputError, SettingError
 from featherweight.measure import QUICK
 from featherweight.models.detectors import detector
 from featherweight.models.heads import classes_of_model, decoding_of_model
-from featherweight.models.load import load_model
+from featherweight.models.load import load_model, save_model
 from featherweight.models.zoo import Shape
 from featherweight.prune import PruneSettings, Target, apply, plan
 from featherweight.search import SearchSettings, check_qualities, fit
@@ -29,7 +29,7 @@ from featherweight.train import TrainSettings, set_seed
 from featherweight.training import about_of, changed, rule_of, training_of
 from featherweight.training.detect import TaughtSettings
 from featherweight.training.start import starts
-from featherweight.training.verbs import ExportSettings, LearnSettings, export, save, train
+from featherweight.training.verbs import ExportSettings, LearnSettings, export, train
 from tests.rectangles import CLASSES, rectangles_folder
 from tests.test_detectors import anchored
 from tests.trained import Trained
@@ -288,7 +288,7 @@ def test_a_full_disk_costs_a_line_and_leaves_nothing(
     model = load_model(small)
     monkeypatch.setattr(keras.Model, "save", full)
     with pytest.raises(OutputError, match=r"cannot write .*x\.keras: No space left on device"):
-        save(model, tmp_path / "x.keras")
+        save_model(model, tmp_path / "x.keras")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,18 +12,18 @@ Imports artifact, boxes, the other darknet files; darknet_layers and keras where
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featherweight.artifact import Step, check_new
 from featherweight.boxes import Decoding, Scale
-from featherweight.errors import OutputError, SettingError
+from featherweight.errors import SettingError
 from featherweight.models.darknet_cfg import Section, read_cfg
 from featherweight.models.darknet_plan import Plan, Planned, Shape
 from featherweight.models.darknet_rules import plan
 from featherweight.models.darknet_weights import check_size, read_header, read_names, read_weights
+from featherweight.models.load import save_model
 
 if TYPE_CHECKING:
     import keras
@@ -112,13 +112,7 @@ def save_darknet(
         raise SettingError(f"--output {path}; wanted a name that ends in .keras")
     check_new(path)
     model, classes, step = import_darknet(cfg, weights, names, epsilon)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.keras")
-    try:
-        model.save(beside)
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}; make room or name another place") from error
+    save_model(model, path)
     return path, model, classes, step
 
 

@@ -20,6 +20,7 @@ Imports errors, modelfile, hdf5, keras_config and progress; h5py and keras where
 
 import json
 import math
+import os
 import tempfile
 import threading
 import warnings
@@ -30,7 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featherweight.errors import ModelFileError
+from featherweight.errors import ModelFileError, OutputError
 from featherweight.modelfile import (
     KERAS_MEMBERS,
     MAX_JSON_BYTES,
@@ -72,6 +73,21 @@ def load_model(path: str | Path) -> "keras.Model":
         _check_shapes(config, contents, path)
         clean = _put_together(config, weights, contents, folder)
         return _load(clean, path)
+
+
+def save_model(model: "keras.Model", place: Path) -> None:
+    """Write a `.keras` file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    beside = place.with_name(f".{place.stem}.{os.getpid()}.keras")
+    try:
+        model.save(beside)
+        beside.replace(place)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {place}: {error.strerror}; make room or name another place") from error
 
 
 def load_weights_file(model: "keras.Model", path: str | Path) -> None:

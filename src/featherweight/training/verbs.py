@@ -6,7 +6,6 @@
 Imports artifact, data, errors, export, fold, frames, image, models, quantize, train and this folder; keras where used.
 """
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,14 +18,14 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, Step, check_new
 from featherweight.boxes import RESIZES
 from featherweight.data import Dataset, Split, load_pixels, read_dataset
-from featherweight.errors import OutputError, SettingError
+from featherweight.errors import SettingError
 from featherweight.export import FORMATS, PRECISIONS
 from featherweight.export import export as export_one
 from featherweight.fold import fold_branches
 from featherweight.frames import picture_of, sources_of
 from featherweight.image import resize
 from featherweight.models.functional import picture_size
-from featherweight.models.load import load_model
+from featherweight.models.load import load_model, save_model
 from featherweight.quantize import CALIBRATION_IMAGES, chosen_items, quantize
 from featherweight.train import load_keras, set_seed
 from featherweight.training import about_of, changed, names_of, rule_of, training_of
@@ -98,24 +97,9 @@ def train(
     how = changed(settings.train or world.usual(True, knows), {**settings.changes, "seed": settings.seed})
     running = place.with_suffix(".running")
     trained, step = world.train(start, dataset, how, knows, None, running)
-    save(trained, place)
+    save_model(trained, place)
     running.unlink(missing_ok=True)
     return Trained(place, trained, step)
-
-
-def save(model: "keras.Model", place: Path) -> None:
-    """Write a `.keras` file, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    beside = place.with_name(f".{place.stem}.{os.getpid()}.keras")
-    try:
-        model.save(beside)
-        beside.replace(place)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {place}: {error.strerror}; make room or name another place") from error
 
 
 @dataclass(frozen=True)
