@@ -13,7 +13,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 FLOORS = (
     ("errors", "outputs", "progress", "stats"),
     ("boxes",),
-    ("quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress", "matches"),
+    (
+        "quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress",
+        "matches", "masks",
+    ),
     ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),
     ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
@@ -22,7 +25,7 @@ FLOORS = (
     ("search",),
     ("compress", "demo"),
     ("cli",),
-)
+)  # fmt: skip
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",

@@ -30,11 +30,12 @@ from featherweight.data.find import find
 from featherweight.device import available_cores, this_device
 from featherweight.errors import DataError, ImageError, LabelError, display
 from featherweight.image import Pixels, decode, read_bytes, resize
+from featherweight.masks import read_mask, resize_mask
 from featherweight.progress import track
 
 __all__ = [
     "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display",
-    "labelled", "labels", "load_pixels", "read_dataset", "read_dataset_cached", "scan", "targets",
+    "labelled", "labels", "load_masks", "load_pixels", "read_dataset", "read_dataset_cached", "scan", "targets",
 ]  # fmt: skip
 MEMORY_SHARE = 0.25
 
@@ -127,8 +128,39 @@ def labels(items: Sequence[Item]) -> NDArray[np.int64]:
 
 
 def targets(items: Sequence[Item]) -> list[Any]:
-    """What is true of each item, as plain values for JSON: its label, or its boxes."""
-    return [item.label if item.boxes is None else item.boxes.as_dict() for item in items]
+    """What is true of each item, as plain values for JSON: its label, its boxes, or where its mask is and for which
+    "height" and "width".
+    """
+    return [_target(item) for item in items]
+
+
+def _target(item: Item) -> Any:
+    if item.mask is not None:
+        return {**item.mask.as_dict(), "height": item.height, "width": item.width}
+    return item.label if item.boxes is None else item.boxes.as_dict()
+
+
+def load_masks(items: Sequence[Item], height: int, width: int, rule: str = "stretch") -> NDArray[np.uint8]:
+    """The items' masks at one size, (n, height, width): class indices, or `masks.IGNORE`; as `load_pixels`.
+
+    Raises:
+        DataError: a mask has changed or vanished since the scan, or an item has none.
+    """
+    found = np.empty((len(items), height, width), np.uint8)
+
+    def fill(row: int) -> None:
+        item = items[row]
+        if item.mask is None:
+            raise DataError(f"{display(item.path)} has no mask; wanted pictures with masks")
+        try:
+            mask = read_mask(item.mask, item.height, item.width)
+        except LabelError as error:
+            raise DataError(f"{display(item.path)} changed since the scan: {error}. Scan the data anew") from error
+        found[row] = resize_mask(mask, height, width, rule)
+
+    for _ in _in_threads(fill, range(len(items))):
+        pass
+    return found
 
 
 def labelled(items: Sequence[Item], height: int, width: int, rule: str = "stretch") -> tuple[Pixels, NDArray[np.int64]]:

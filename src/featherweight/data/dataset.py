@@ -1,6 +1,6 @@
 """What a data set is: pictures with their labels or boxes, parts and one audit, and how it is split.
 
-Imports boxes and errors.
+Imports boxes, errors and masks.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ import numpy as np
 
 from featherweight.boxes import Boxes
 from featherweight.errors import DataError, SettingError, display
+from featherweight.masks import MaskSource
 
 PARTS = ("train", "val", "test")
-TASKS = ("classify", "detect")
+TASKS = ("classify", "detect", "segment")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Item:
-    """One usable picture: where it is, what it shows (an index into the classes, or boxes) and in which part it is."""
+    """One usable picture: where it is, what it shows (an index into the classes, boxes or a mask) and in which part it
+    is.
+    """
 
     path: Path
-    label: int  # -1 where there are boxes
+    label: int  # -1 where there are boxes or a mask
     part: str
     sha256: str
     pixels_sha256: str
@@ -46,6 +49,7 @@ class Item:
     width: int
     # Arrays do not compare as one value; pictures with other boxes differ in the data set's fingerprint.
     boxes: Boxes | None = field(default=None, compare=False)
+    mask: MaskSource | None = None
 
 
 @dataclass(frozen=True)
