@@ -27,6 +27,7 @@ from featherweight.models.darknet_activations import ACTIVATIONS, activated
 from featherweight.models.darknet_rules import RULES, plan
 from featherweight.models.darknet_weights import read_names
 from featherweight.models.heads import classes_of_model, decoding_of_model
+from featherweight.models.kept import kept_in
 from featherweight.models.load import load_model
 from featherweight.prune import PruneSettings, Target, apply
 from featherweight.prune import plan as prune_plan
@@ -342,11 +343,12 @@ def test_a_detector_is_pruned_and_keeps_its_priors(tmp_path: Path) -> None:
 def test_it_is_saved_and_loaded(name: str, tmp_path: Path) -> None:
     text = {**HEADS, **NETS}[name]
     path, weights, network = written(text, tmp_path)
-    output, model, _, _ = save_darknet(path, weights, output=tmp_path / "model.keras")
+    output, model, _, step = save_darknet(path, weights, output=tmp_path / "model.keras")
     loaded = load_model(output)
     pixels = picture(*network.picture[:2])[None]
     np.testing.assert_array_equal(answer(loaded, pixels), answer(model, pixels))
     assert decoding_of_model(loaded) == decoding_of_model(model)
+    assert kept_in(output).steps == (step,) and kept_in(output).resize == "bilinear"
     assert [one.name for one in tmp_path.iterdir() if one.suffix == ".keras"] == ["model.keras"]
 
 

@@ -21,6 +21,7 @@ from featherweight.errors import BudgetError, OutputError, SettingError
 from featherweight.measure import QUICK
 from featherweight.models.detectors import detector
 from featherweight.models.heads import classes_of_model, decoding_of_model
+from featherweight.models.kept import kept_in
 from featherweight.models.load import load_model, save_model
 from featherweight.models.zoo import Shape
 from featherweight.prune import PruneSettings, Target, apply, plan
@@ -230,6 +231,8 @@ def test_train_and_export_by_the_command_line(
     told = json.loads(capsys.readouterr().out)
     assert told["model"] == str(place) and told["step"]["settings"]["train"]["epochs"] == 1
     assert classes_of_model(load_model(place)) == CLASSES
+    kept = kept_in(place)
+    assert [step.name for step in kept.steps] == ["train_detector"] and kept.classes == CLASSES
     assert [file.name for file in tmp_path.iterdir()] == ["new.keras"]
     assert main(["train", str(small), "--data", str(folder), "--output", str(place)]) == 2
     assert "exists" in capsys.readouterr().err
@@ -240,6 +243,7 @@ def test_train_and_export_by_the_command_line(
         made = read_artifact(out / f"new-onnx-{precision}")
         assert (made.task, made.classes, made.resize, made.precision) == ("detect", CLASSES, "bilinear", precision)
         assert made.decoding == decoding_of_model(load_model(place))
+        assert [step.name for step in made.steps][:2] == ["train_detector", "export"]
     assert "new-onnx-int8" in capsys.readouterr().out
     assert main(["export", str(small), "--data", str(folder)]) == 2
     assert "finds 3 classes and the data has red, blue" in capsys.readouterr().err

@@ -317,18 +317,26 @@ def _from_fields(path: Path, fields: dict[str, Any]) -> Artifact:
             "decoding": dict[str, Any] | None,
         }
         _check_kinds(fields, {name: hint for name, hint in hints.items() if name != "path"})
-        for step in fields["steps"]:
-            _check_kinds(step, {**typing.get_type_hints(Step), "skipped": tuple[tuple[str, str], ...]})
-        steps = tuple(
-            Step(step["name"], step["settings"], tuple((what, why) for what, why in step["skipped"]))
-            for step in fields["steps"]
-        )
+        steps = steps_of(fields["steps"])
         tuned = {device_id: _choice(values) for device_id, values in fields["tuned"].items()}
         values = {name: value for name, value in fields.items() if name != "schema"}
         values |= {"classes": tuple(fields["classes"]), "steps": steps, "tuned": tuned, "decoding": _decoding(fields)}
         return Artifact(path=path, **values)
     except (KeyError, TypeError, ValueError, SettingError) as error:
         raise ArtifactError(f"{path / MANIFEST} is not a manifest: {error!r}; export the model again") from error
+
+
+def steps_of(plain: list[dict[str, Any]]) -> tuple[Step, ...]:
+    """Steps that were made plain by `asdict` and went through JSON.
+
+    Raises:
+        KeyError, TypeError: they were not.
+    """
+    for step in plain:
+        _check_kinds(step, {**typing.get_type_hints(Step), "skipped": tuple[tuple[str, str], ...]})
+    return tuple(
+        Step(step["name"], step["settings"], tuple((what, why) for what, why in step["skipped"])) for step in plain
+    )
 
 
 def _choice(values: dict[str, Any]) -> Choice:

@@ -42,6 +42,7 @@ from featherweight.measure.one import pictures_of
 from featherweight.measure.pairs import PairProtocol
 from featherweight.measure.versus import Against, hold
 from featherweight.models.functional import flat, picture_size
+from featherweight.models.kept import Kept, kept_in
 from featherweight.models.load import load_model
 from featherweight.page import write_page
 from featherweight.progress import logger
@@ -175,8 +176,10 @@ def compress(
     limits = parse_budget(budget) if isinstance(budget, str) else budget or Budget()
     load_keras()
     original = load_model(model) if isinstance(model, str | Path) else model
+    known = kept_in(model) if isinstance(model, str | Path) else Kept()
+    rule = settings.resize or known.resize
     dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
-    world = training_of(dataset.task, settings.resize)
+    world = training_of(dataset.task, rule)
     check_qualities(limits, world)
     _check_fits(original, dataset, world)
     taught = changed(changed(settings.distil or world.usual_taught(), settings.changes), {"seed": settings.seed})
@@ -192,7 +195,7 @@ def compress(
     set_seed(settings.seed)
     way = _Way(
         name, dataset, world, limits, place, settings, Origin(settings.seed, command),
-        Resumable(place / STAGES, origin), settings.resize or rule_of(original),
+        Resumable(place / STAGES, origin), rule or rule_of(original), known.steps,
     )  # fmt: skip
     return way.gone(original)
 
@@ -284,25 +287,26 @@ class _Way:
     origin: Origin
     trained: Resumable
     rule: str  # how pictures become inputs
+    before: tuple[Step, ...]  # how the model came to be
     reasons: list[str] = field(default_factory=list)
 
     def gone(self, original: "keras.Model") -> Compressed:
         """All stages, the choice and the proof."""
         original = flat(original)
-        first = self._measured("as it was", partial(self._exported, "original", original, ()), None)
+        first = self._measured("as it was", partial(self._exported, "original", original, self.before), None)
         stages, last = [first.stage], first
         model: keras.Model = original
-        steps: tuple[Step, ...] = ()
+        steps = self.before
         try:
             folded, step = fold_branches(original)
         except SettingError as error:  # a layer that is used twice, which pruning can do with
             self._reason(f"not folded: {error}")
             folded, step = original, Step("fold_branches", {"folded": 0})
         if step.settings["folded"]:
-            found = self._measured("fold", partial(self._exported, "folded", folded, (step,)), last)
+            found = self._measured("fold", partial(self._exported, "folded", folded, (*steps, step)), last)
             stages.append(found.stage)
             if found.stage.kept:
-                last, model, steps = found, folded, (step,)
+                last, model, steps = found, folded, (*steps, step)
         pruned = self._pruned(model, steps, first, last)
         stages += [one.stage for one in pruned]
         last = pruned[-1] if pruned and pruned[-1].stage.kept else last

@@ -40,6 +40,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 TORCH_LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\x2e"
 SAFETENSORS_HEADER_LIMIT = 100_000_000
 KERAS_MEMBERS = frozenset({"metadata.json", "config.json", "model.weights.h5"})
+KEPT_MEMBER = "featherweight.json"  # ours, beside what Keras writes: see `models.kept`
 
 # What opening and reading a damaged or encrypted zip archive raises.
 ZIP_ERRORS = (

@@ -43,6 +43,8 @@ from featherweight.export import FORMATS, PRECISIONS, export
 from featherweight.fold import fold_branches
 from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threads, measure
 from featherweight.models.functional import picture_size
+from featherweight.models.kept import Kept
+from featherweight.models.load import save_model
 from featherweight.models.nets import net_named
 from featherweight.models.pretrained import identify
 from featherweight.models.zoo import Shape
@@ -321,13 +323,14 @@ def _built(shape: Shape | Start, dataset: Dataset, weights: str | None, seed: in
     return world.build(shape, dataset.classes, weights)
 
 
-def _begin(shape: Shape | Start, dataset: Dataset, weights: str | None) -> Step:
+def _begun(shape: Shape | Start, dataset: Dataset, weights: str | None) -> tuple[Step, ...]:
     """Where a candidate comes from, for the lineage."""
     if isinstance(shape, Start):
-        return Step("build", {"start": shape.name, "size": list(shape.size), "data": dataset.fingerprint})
+        settings = {"start": shape.name, "size": list(shape.size), "data": dataset.fingerprint}
+        return (*shape.steps, Step("build", settings))
     named = {"net": shape.net, "width": shape.width, "size": shape.size}
     weighted = {"weights": None if weights is None else Path(weights).name}
-    return Step("build", {**named, **weighted, "data": dataset.fingerprint})
+    return (Step("build", {**named, **weighted, "data": dataset.fingerprint}),)
 
 
 def _train_and_measure(
@@ -355,12 +358,13 @@ def _train_and_measure(
     model, step = world.train(model, dataset, how, pretrained, cache)
     trained = place / "models" / f"{shape}.keras"
     trained.parent.mkdir(exist_ok=True)
-    model.save(trained)  # what `prune` and `compress` go on from
-    start = _begin(shape, dataset, weights)
+    steps = (*_begun(shape, dataset, weights), step)
+    # What `prune` and `compress` go on from.
+    save_model(model, trained, Kept(steps, dataset.classes, rule_of(model)))
     pixels = cache.take(dataset.part("train"))
     spread_out = np.linspace(0, len(pixels) - 1, min(CALIBRATION_IMAGES, len(pixels))).astype(int)
     artifacts = _export_all(
-        model, shape, dataset.classes, (start, step), pixels[spread_out], settings, place / "artifacts", reasons
+        model, shape, dataset.classes, steps, pixels[spread_out], settings, place / "artifacts", reasons
     )
     protocol = _lean(settings.protocol, limits)
     measured = []

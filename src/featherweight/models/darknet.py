@@ -23,6 +23,7 @@ from featherweight.models.darknet_cfg import Section, read_cfg
 from featherweight.models.darknet_plan import Plan, Planned, Shape
 from featherweight.models.darknet_rules import plan
 from featherweight.models.darknet_weights import check_size, read_header, read_names, read_weights
+from featherweight.models.kept import Kept
 from featherweight.models.load import save_model
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def import_darknet(
         "version": ".".join(map(str, header.version)),
         "pictures_seen": header.seen,
         "epsilon": epsilon,
-        "resize": "letterbox" if network.net.whole("letter_box", 0) else "stretch",
+        "resize": "letterbox" if network.net.whole("letter_box", 0) else "bilinear",
     }
     skipped = (*network.ignored, *_unused(model, network, weighted))
     classes = named or tuple(f"class {number}" for number in range(count or 0))
@@ -112,7 +113,7 @@ def save_darknet(
         raise SettingError(f"--output {path}; wanted a name that ends in .keras")
     check_new(path)
     model, classes, step = import_darknet(cfg, weights, names, epsilon)
-    save_model(model, path)
+    save_model(model, path, Kept((step,), classes, str(step.settings["resize"])))
     return path, model, classes, step
 
 

@@ -3,7 +3,7 @@
 Keras itself comes last, and it never sees the file:
 
 1. The kind is told by content, the size is capped, and the zip archive must hold the three members that Keras writes
-   and no other.
+   and no other but ours (`kept`).
 2. The configuration is parsed within limits and held against the lists of `keras_config`; Keras 2 is translated.
 3. A child process copies the arrays out of the HDF5 file (`hdf5`): no links, nothing outside the file, no number that
    is not there.
@@ -15,7 +15,7 @@ Keras itself comes last, and it never sees the file:
 Step 5 is done in this process: the model is wanted here, and after steps 1 to 4 there is nothing foreign left in it
 but numbers. A model is still a program; what it computes is its author's business.
 
-Imports errors, modelfile, hdf5, keras_config and progress; h5py and keras where they are used.
+Imports errors, modelfile, hdf5, keras_config and kept; h5py and keras where they are used.
 """
 
 import json
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import ModelFileError, OutputError
 from featherweight.modelfile import (
+    KEPT_MEMBER,
     KERAS_MEMBERS,
     MAX_JSON_BYTES,
     Kind,
@@ -44,6 +45,7 @@ from featherweight.modelfile import (
     read_member,
 )
 from featherweight.models.hdf5 import Contents, clean_copy
+from featherweight.models.kept import Kept, keep
 from featherweight.models.keras_config import clean_config
 
 if TYPE_CHECKING:
@@ -75,8 +77,8 @@ def load_model(path: str | Path) -> "keras.Model":
         return _load(clean, path)
 
 
-def save_model(model: "keras.Model", place: Path) -> None:
-    """Write a `.keras` file, whole or not at all.
+def save_model(model: "keras.Model", place: Path, kept: Kept | None = None) -> None:
+    """Write a `.keras` file with what is to be kept in it, whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
@@ -84,6 +86,8 @@ def save_model(model: "keras.Model", place: Path) -> None:
     beside = place.with_name(f".{place.stem}.{os.getpid()}.keras")
     try:
         model.save(beside)
+        if kept is not None:
+            keep(beside, kept)
         beside.replace(place)
     except OSError as error:
         beside.unlink(missing_ok=True)
@@ -151,7 +155,7 @@ def _take_apart(path: Path, kind: Kind, folder: Path) -> tuple[dict[str, Any], P
 
 
 def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    names = set(archive.namelist())
+    names = set(archive.namelist()) - {KEPT_MEMBER}
     if foreign := sorted(names - KERAS_MEMBERS):
         raise failure(path, f"its member {one_line(foreign[0], 80)} belongs to no such model", "refused")
     if lacking := sorted(KERAS_MEMBERS - names):

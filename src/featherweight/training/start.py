@@ -1,13 +1,15 @@
-"""A model of the user's as a candidate: in a file, at one input size. Imports errors, models and this folder."""
+"""A model of the user's as a candidate: in a file, at one input size. Imports artifact, errors, models, this folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from featherweight.artifact import Step
 from featherweight.errors import SettingError
 from featherweight.models.detectors import at_size
 from featherweight.models.functional import picture_size
+from featherweight.models.kept import kept_in
 from featherweight.models.load import load_model
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ class Start:
     name: str
     size: tuple[int, int]
     model: "keras.Model" = field(compare=False, repr=False)
+    steps: tuple[Step, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         height, width = self.size
@@ -36,11 +39,11 @@ def starts(path: str | Path, sizes: Sequence[int] = ()) -> tuple[Start, ...]:
     """
     from featherweight.models.heads import decoding_of_model
 
-    model, name = load_model(path), Path(path).stem
+    model, name, steps = load_model(path), Path(path).stem, kept_in(path).steps
     own = picture_size(model)
     found = []
     for size in [(side, side) for side in sizes] or [own]:
         if size != own and decoding_of_model(model) is None:
             raise SettingError(f"{path} takes pictures of {own[0]}×{own[1]}; leave --sizes out")
-        found.append(Start(name, size, model if size == own else at_size(model, *size)))
+        found.append(Start(name, size, model if size == own else at_size(model, *size), steps))
     return tuple(dict.fromkeys(found))

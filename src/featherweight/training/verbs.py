@@ -25,6 +25,7 @@ from featherweight.fold import fold_branches
 from featherweight.frames import picture_of, sources_of
 from featherweight.image import resize
 from featherweight.models.functional import picture_size
+from featherweight.models.kept import Kept, kept_in
 from featherweight.models.load import load_model, save_model
 from featherweight.quantize import CALIBRATION_IMAGES, chosen_items, quantize
 from featherweight.train import load_keras, set_seed
@@ -73,8 +74,8 @@ def train(
         model: a `.keras` or `.h5` file. A classifier tells the classes of the data apart already; a detector for others
             is made one for these, with anchors fitted to their boxes where it has any.
         data: a folder of pictures, or a dataset, with the parts train and val.
-        output: a new `.keras` file. The state after each epoch is kept beside it until it is written: the same call
-            goes on with a run that was interrupted.
+        output: a new `.keras` file; it keeps the lineage, the classes and the rule of resizing. The state after each
+            epoch is kept beside it until it is written: the same call goes on with a run that was interrupted.
         settings: how.
 
     Raises:
@@ -89,7 +90,8 @@ def train(
         raise SettingError(f"--output {place}; wanted a name that ends in .keras")
     check_new(place)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
-    world = training_of(dataset.task, settings.resize)
+    known = kept_in(model)
+    world = training_of(dataset.task, settings.resize or known.resize)
     load_keras()
     given = load_model(model)
     set_seed(settings.seed)
@@ -97,7 +99,8 @@ def train(
     how = changed(settings.train or world.usual(True, knows), {**settings.changes, "seed": settings.seed})
     running = place.with_suffix(".running")
     trained, step = world.train(start, dataset, how, knows, None, running)
-    save_model(trained, place)
+    kept = Kept((*known.steps, step), dataset.classes, world.resize or rule_of(trained))
+    save_model(trained, place, kept)
     running.unlink(missing_ok=True)
     return Trained(place, trained, step)
 
@@ -159,12 +162,12 @@ def export(
             check_new(folder / f"{name}-{file_format}-{precision}")
     dataset = data if data is None or isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
     load_keras()
-    given = load_model(model)
-    classes = _classes(given, dataset, settings)
-    rule = settings.resize or rule_of(given)
+    given, known = load_model(model), kept_in(model)
+    classes = _classes(given, dataset, settings.classes, known.classes)
+    rule = settings.resize or known.resize or rule_of(given)
     pixels = _pixels(given, dataset, pictures, rule, settings.seed)
     folded, fold = fold_branches(given)
-    steps = (fold,) if fold.settings["folded"] else ()
+    steps = (*known.steps, fold) if fold.settings["folded"] else known.steps
     return _files(folded, name, classes, steps, pixels, rule, folder, settings)
 
 
@@ -192,8 +195,10 @@ def _files(
     return tuple(made)
 
 
-def _classes(model: "keras.Model", dataset: Dataset | None, settings: ExportSettings) -> tuple[str, ...]:
-    """The names of the outputs.
+def _classes(
+    model: "keras.Model", dataset: Dataset | None, asked: tuple[str, ...], kept: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The names of the outputs: those asked for, else the data's, else those in the file.
 
     Raises:
         SettingError: there are not so many, or the data have others.
@@ -202,7 +207,9 @@ def _classes(model: "keras.Model", dataset: Dataset | None, settings: ExportSett
     if dataset is not None:
         training_of(dataset.task).check(model, dataset)  # then the model's names, if it has any, are the data's
         own = dataset.classes
-    names = settings.classes or own
+    else:
+        own = kept if len(kept) == len(own) else own
+    names = asked or own
     if len(names) != len(own):
         raise SettingError(f"{len(names)} names for the {len(own)} classes of {model.name}; wanted a name each")
     return names
