@@ -23,9 +23,9 @@ from featherweight.errors import ModelFileError, OutputError, SettingError
 from featherweight.fold import fold
 from featherweight.image import read_image
 from featherweight.models.darknet import build_darknet, import_darknet, read_cfg, save_darknet
-from featherweight.models.darknet_activations import ACTIVATIONS, activated
-from featherweight.models.darknet_rules import RULES, plan
-from featherweight.models.darknet_weights import read_names
+from featherweight.models.darknet.activations import ACTIVATIONS, activated
+from featherweight.models.darknet.rules import RULES, plan
+from featherweight.models.darknet.weights import read_names
 from featherweight.models.heads import classes_of_model, decoding_of_model
 from featherweight.models.kept import kept_in
 from featherweight.models.load import load_model

@@ -33,7 +33,7 @@ TRAINING_WORLD = {
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {
-    "models/blocks.py", "models/darknet_activations.py", "models/darknet_layers.py", "models/heads.py",
+    "models/blocks.py", "models/darknet/activations.py", "models/darknet/layers.py", "models/heads.py",
     "models/local.py", "qat/layers.py", "qat/places.py", "qat/spelling.py",
 }  # fmt: skip
 # Which modules may name which heavy library, and only inside a function.

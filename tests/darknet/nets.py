@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.models.darknet_cfg import read_cfg
-from featherweight.models.darknet_plan import Plan
-from featherweight.models.darknet_rules import plan
+from featherweight.models.darknet.cfg import read_cfg
+from featherweight.models.darknet.plan import Plan
+from featherweight.models.darknet.rules import plan
 
 HEADER = struct.pack("<3iQ", 0, 2, 5, 64)
 

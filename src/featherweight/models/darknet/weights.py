@@ -10,7 +10,7 @@
 
 Nothing but the sizes tells whether the file belongs to the cfg, so they must agree to the byte.
 
-In scope: bytes → arrays as Keras' layers take them. Not aware of: Keras. Imports darknet_plan and modelfile.
+In scope: bytes → arrays as Keras' layers take them. Not aware of: Keras. Imports plan and modelfile.
 """
 
 import struct
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from featherweight.errors import ModelFileError
 from featherweight.modelfile import check_file, failure, open_file, refuse_known_strangers
-from featherweight.models.darknet_plan import Plan, Planned
+from featherweight.models.darknet.plan import Plan, Planned
 
 Array = NDArray[np.float32]
 # (layer's number, part of it) → arrays in the order in which that Keras layer has its weights

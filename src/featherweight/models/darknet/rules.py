@@ -3,14 +3,14 @@
 The rules are those of AlexeyAB's Darknet; where pjreddie's differs a key tells which is meant. A rule gives shapes and
 settings in integers, so that every size is bounded before anything is built, and names a mistake by section and line.
 
-In scope: shapes. Not aware of: Keras, the weights' values. Imports darknet_cfg and darknet_plan.
+In scope: shapes. Not aware of: Keras, the weights' values. Imports cfg and plan.
 """
 
 import math
 from collections.abc import Callable, Sequence
 
-from featherweight.models.darknet_cfg import Section
-from featherweight.models.darknet_plan import (
+from featherweight.models.darknet.cfg import Section
+from featherweight.models.darknet.plan import (
     ACTIVATED,
     ACTIVATIONS,
     MAX_FLOATS,

@@ -7,7 +7,7 @@ mean. A classifier ends in probabilities. Inputs are RGB 0–255, as everywhere;
 
 Both files are input from strangers: everything about them is checked, in integers, before Keras is imported.
 
-Imports artifact, boxes, the other darknet files; darknet_layers and keras where they are used.
+Imports artifact, boxes, models and this folder; layers and keras where they are used.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 from featherweight.artifact import Step, check_new
 from featherweight.boxes import Decoding, Scale
 from featherweight.errors import SettingError
-from featherweight.models.darknet_cfg import Section, read_cfg
-from featherweight.models.darknet_plan import Plan, Planned, Shape
-from featherweight.models.darknet_rules import plan
-from featherweight.models.darknet_weights import check_size, read_header, read_names, read_weights
+from featherweight.models.darknet.cfg import Section, read_cfg
+from featherweight.models.darknet.plan import Plan, Planned, Shape
+from featherweight.models.darknet.rules import plan
+from featherweight.models.darknet.weights import check_size, read_header, read_names, read_weights
 from featherweight.models.kept import Kept
 from featherweight.models.load import save_model
 
@@ -129,10 +129,10 @@ def _planned(cfg: str | Path | Sequence[Section]) -> Plan:
 def _built(
     network: Plan, names: tuple[str, ...] | None, epsilon: float
 ) -> tuple["keras.Model", dict[tuple[int, str], Any]]:
-    """The model, and its layers that take weights by the keys of `darknet_weights.Arrays`."""
+    """The model, and its layers that take weights by the keys of `weights.Arrays`."""
     import keras
 
-    from featherweight.models.darknet_layers import Making, make
+    from featherweight.models.darknet.layers import Making, make
     from featherweight.models.heads import Predictions
 
     picture = keras.Input(network.picture, name="image")

@@ -1,7 +1,7 @@
 """A Darknet network as plain data, before Keras is asked: shapes, sources, how many numbers of the weights file.
 
-In scope: integers and what bounds them. Not aware of: what a section means (`darknet_rules`), Keras, the weights'
-values. Imports darknet_cfg and modelfile.
+In scope: integers and what bounds them. Not aware of: what a section means (`rules`), Keras, the weights'
+values. Imports cfg and modelfile.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from featherweight.models.darknet_cfg import Section
+from featherweight.models.darknet.cfg import Section
 
 Shape = tuple[int, int, int]  # (height, width, channels)
 PICTURE = -1  # the number by which a layer's source is the picture itself

@@ -3,7 +3,7 @@
 Layers are named by the section and Darknet's own number of it (`conv12`, `conv12_norm`). Padding is Darknet's, on both
 sides of a strided window.
 
-Imports blocks, darknet_activations, darknet_plan and local; keras with this module: it is imported where it is used.
+Imports activations, blocks, local and plan; keras with this module: it is imported where it is used.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from typing import Any
 from keras import layers
 
 from featherweight.models.blocks import ChannelPad, ChannelSlice
-from featherweight.models.darknet_activations import activated, scaled
-from featherweight.models.darknet_plan import PICTURE, Plan, Planned
+from featherweight.models.darknet.activations import activated, scaled
+from featherweight.models.darknet.plan import PICTURE, Plan, Planned
 from featherweight.models.local import LocalConvolution
 
 Tensor = Any
@@ -28,7 +28,7 @@ class Making:
     def __init__(self, plan: Plan, scaled: Tensor, epsilon: float):
         self.plan, self.tensors, self.epsilon = plan, {PICTURE: scaled}, epsilon
         self.maps: dict[int, Tensor] = {}  # of what is a vector
-        self.weighted: dict[tuple[int, str], Any] = {}  # the keys of `darknet_weights.Arrays`
+        self.weighted: dict[tuple[int, str], Any] = {}  # the keys of `weights.Arrays`
         kinds = [(layer.kind, layer.number) for layer in plan.layers if layer.kind not in ("cost", "empty", "dropout")]
         ends = kinds[-1:] if kinds and kinds[-1][0] == "softmax" else []
         self.end = ends[0][1] if ends else None  # the softmax that ends a classifier
