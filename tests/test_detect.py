@@ -457,10 +457,10 @@ def test_quick_boxes_keep_the_best_of_a_heap_and_clip() -> None:
     decoding = free(classes=2)
     raw = np.full((1, 4, 6), -9.0, np.float32)
     raw[..., :4] = 1
-    raw[0, :2, 4] = 2, 1  # rows 0 and 1: (-4, -4, 12, 12) and (4, -4, 20, 12), clipped to 12×12 and 12×12
+    raw[0, :2, 4] = 2, 1  # rows 0 and 1: (-4, -4, 12, 12) and (4, -4, 20, 12)
     raw[0, 1, 5] = 1
-    (found,) = quick_boxes(raw, replace(decoding, iou=0.4))
-    # In common 8·12 of 2·144 - 96: an IoU of 1/2, so that of class 0 one is left.
+    (found,) = quick_boxes(raw, replace(decoding, iou=0.3))
+    # In common 8·16 of 2·256 - 128: an IoU of 1/3, so that of class 0 one is left. Clipped at the end, as for the file.
     assert found.labels.tolist() == [0, 1]
     assert found.corners.tolist() == [[0, 0, 12, 12], [4, 0, 16, 12]]
     assert found.scores == pytest.approx([1 / (1 + math.exp(-2)), 1 / (1 + math.exp(-1))])

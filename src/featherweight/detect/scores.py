@@ -1,48 +1,31 @@
 """AP50 between epochs: a quick look by which the best epoch is found. What a detector is worth is measured on its file,
 by the task of detection.
 
-Imports boxes and geometry; cv2; keras where it is used.
+Imports boxes, decode, matches, moves and suppress.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from featherweight.boxes import Boxes, Decoding
-from featherweight.detect.geometry import found_boxes, found_scores, priors_of
+from featherweight.boxes import Boxes, Decoding, place
+from featherweight.decode import decode
 from featherweight.detect.moves import Truth
+from featherweight.matches import OVERLAP, overlaps
+from featherweight.suppress import suppress
 
 LEAST_SCORE = 0.01  # what is found with less changes an average precision hardly
-SAME = 0.5  # the IoU of AP50
 
 
 def quick_boxes(raw: Any, decoding: Decoding) -> list[Boxes]:
-    """Rows (b, p, values) → the boxes of each picture in pixels of the input: per class, the worse of two that have
-    much in common is gone.
-    """
-    import keras
-
-    priors = priors_of(decoding)
-    corners = keras.ops.convert_to_numpy(found_boxes(raw, decoding, priors))
-    scores = keras.ops.convert_to_numpy(found_scores(raw, decoding))
-    limit = np.array([decoding.width, decoding.height] * 2, np.float32)
-    return [_kept(np.clip(one, 0, limit), s, decoding) for one, s in zip(corners, scores, strict=True)]
-
-
-def _kept(corners: NDArray[np.float32], scores: NDArray[np.float32], decoding: Decoding) -> Boxes:
-    rows, labels = np.nonzero(scores > LEAST_SCORE)
-    found = scores[rows, labels]
-    best = np.argsort(-found, kind="stable")[: 4 * decoding.most]
-    rows, labels, found = rows[best], labels[best], found[best]
-    sides = np.column_stack([corners[rows, :2], corners[rows, 2:] - corners[rows, :2]]).astype(np.float64)
-    # OpenCV's own types know lists alone; arrays are taken as they are.
-    alone: Any = cv2.dnn.NMSBoxesBatched
-    left = alone(sides, found, labels.astype(np.int32), LEAST_SCORE, decoding.iou)
-    kept = np.sort(np.asarray(left, np.intp).reshape(-1))[: decoding.most]
-    return Boxes(corners[rows[kept]], labels[kept].astype(np.int64), found[kept], np.zeros(len(kept), np.bool_))
+    """Rows (b, p, values) → the boxes of each picture in pixels of the input, suppressed, best first."""
+    size = decoding.height, decoding.width
+    found = decode(np.asarray(raw, np.float32), decoding, LEAST_SCORE)
+    # Of thousands that an untrained head finds, only the best can be among those kept.
+    best = (boxes.take(np.arange(min(len(boxes), 4 * decoding.most))) for boxes in found)
+    return [place(suppress(boxes, decoding.iou, decoding.most), "stretch", size, size) for boxes in best]
 
 
 def average_precision(found: Sequence[Boxes], truths: Sequence[Truth], classes: int) -> float:
@@ -82,24 +65,14 @@ def _right(corners: NDArray[np.float32], truth: Truth) -> NDArray[np.int8]:
     result = np.zeros(len(corners), np.int8)
     if not len(truth):
         return result
-    overlap = _iou(corners, truth[:, :4])
+    overlap = overlaps(corners, truth[:, :4])
     free = np.ones(len(truth), np.bool_)
     hard = truth[:, 5] > 0.5
     for i, row in enumerate(overlap):
         asked = np.where(free & ~hard, row, 0)
         best = int(asked.argmax())
-        if asked[best] >= SAME:
+        if asked[best] >= OVERLAP:
             result[i], free[best] = 1, False
-        elif np.any(row[hard] >= SAME):
+        elif np.any(row[hard] >= OVERLAP):
             result[i] = -1
     return result
-
-
-def _iou(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(k, 4) and (m, 4) → (k, m)."""
-    low = np.maximum(first[:, None, :2], second[:, :2])
-    high = np.minimum(first[:, None, 2:], second[:, 2:])
-    both = np.maximum(high - low, 0).prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second)]
-    found: NDArray[np.float64] = both / np.maximum(areas[0][:, None] + areas[1] - both, 1e-9)
-    return found
