@@ -9,12 +9,24 @@ from typing import Any
 import pytest
 
 import featherweight
-from featherweight.cli import _parser
+from featherweight.cli import _parser, main
 from featherweight.record import BY_KEY, read_records
+from tests.tutorials import READER, SHORTER
 
 ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted({line.split("  #")[0].strip() for line in README.splitlines() if line.startswith("featherweight ")})
+
+
+def script(name: str) -> Any:
+    """A file of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -48,12 +60,28 @@ def test_every_budget_key_is_named_in_the_readme() -> None:
 
 
 def test_the_tables_of_the_readme_are_those_of_the_records() -> None:
-    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.fill(README) == README
+    assert script("readme_table").fill(README) == README
+
+
+def test_every_tutorial_has_a_reader() -> None:
+    assert {path.stem for path in (ROOT / "docs").glob("tutorial-*.md")} == {f"tutorial-{name}" for name in READER}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the data that the tutorials need is not beside the project")
+@pytest.mark.parametrize("name", READER)
+def test_every_command_and_all_code_of_a_tutorial_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / f"tutorial-{name}.md").read_text(encoding="utf-8")
+    READER[name](SHARED, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for command in script("tutorials").commands_of(page):
+        _, verb, *rest = shlex.split(command)
+        status = main([verb, *rest, *SHORTER.get(verb, ())])
+        # One epoch on few pictures need not fit the budget.
+        assert status == 0 or (verb == "fit" and status == 1), (command, capsys.readouterr().err)
+    for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(code, {})
 
 
 def test_links_lead_to_files() -> None:
@@ -77,11 +105,7 @@ def test_no_document_names_a_registry_or_a_place_on_somebodys_machine() -> None:
 
 
 def test_the_figure_and_the_ranks_are_those_of_the_records() -> None:
-    spec = importlib.util.spec_from_file_location("theory", ROOT / "benchmarks" / "theory.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = script("theory")
     records = read_records(ROOT / "results" / "zoo.jsonl")
     page = (ROOT / "docs" / "lightweight-cnns.md").read_text(encoding="utf-8")
     assert module.rank_table(records) in page
