@@ -364,7 +364,7 @@ def test_shares_add_up(tmp_path: Path) -> None:
     assert audit.shares == pytest.approx({"background": 1 - wanted, "cell": wanted, "edge": 0})
     assert audit.unseen == ("edge",)
     assert sum(sum(of.values()) for of in audit.pixels.values()) == 10 * 8 * 9
-    assert "the class edge has no pixel" in audit_text(dataset)
+    assert "\n1 classes have no pixel: edge\n" in audit_text(dataset)
     assert all(dataset.audit.counts[part]["edge"] == 0 for part in dataset.parts)
 
 
@@ -376,7 +376,7 @@ def test_a_class_that_train_lacks(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path)
     assert dataset.audit.masks is not None
     assert dataset.audit.masks.untrained == ("edge",)
-    assert "the class edge has no pixel in train" in audit_text(dataset)
+    assert "\n1 classes have no pixel in train: edge\n" in audit_text(dataset)
 
 
 def test_too_many_bad_pairs_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,7 +98,7 @@ def read_raw(path: str | Path) -> Raw:
         raise LabelError(f"its mask cannot be read: {error}") from error
 
 
-def codes_of(raw: Raw, kind: str) -> NDArray[np.int32]:
+def codes_of(raw: Raw, kind: str) -> NDArray[np.integer[Any]]:
     """One number a pixel, (h, w): its value, or its colour as 65536 r + 256 g + b.
 
     A palette's indices are values, and become colours only where the kind says so; equal red, green and blue are one
@@ -126,18 +126,24 @@ def codes_of(raw: Raw, kind: str) -> NDArray[np.int32]:
                 "its mask is in colours, and no legend says what they stand for; wanted a legend.csv of name,r,g,b"
             )
         values = values[:, :, 0]
-    if values.max(initial=0) > 255 or values.min(initial=0) < 0:
+    if values.max(initial=0) > 255:
         raise LabelError(
             f"its mask has the value {values.max()}; wanted classes of 0 to 254, in 8 bits (numbers of single things, "
             "one for each nucleus or car, are no classes)"
         )
-    return np.asarray(values, np.int32)
+    return np.asarray(values, np.uint8)
 
 
 def is_coloured(raw: Raw) -> bool:
     """Whether a file has pixels of other than grey, palettes aside."""
     values = raw.values
     return values.ndim == 3 and bool((values[:, :, :1] != values[:, :, 1:]).any())
+
+
+def histogram(values: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """How many of each of 0 to 255 there are in values (h, w), (256,); without a copy of a large mask in 64 bits."""
+    blocks = np.array_split(values, max(1, values.size // 2**20))
+    return np.asarray(sum(np.bincount(block.ravel(), minlength=256) for block in blocks), np.int64)
 
 
 def resize_mask(mask: Mask, height: int, width: int, rule: str = "stretch") -> Mask:
@@ -156,13 +162,16 @@ def resize_mask(mask: Mask, height: int, width: int, rule: str = "stretch") -> M
     return boxed
 
 
-def _looked_up(source: MaskSource, raw: Raw, codes: NDArray[np.int32]) -> Mask:
+def _looked_up(source: MaskSource, raw: Raw, codes: NDArray[np.integer[Any]]) -> Mask:
     """Codes → classes, by the legend."""
     known = {_code(key): label for key, label in source.legend}
-    order = np.array(sorted(known) or [0], np.int32)
-    labels = np.array([known.get(code, -1) for code in order.tolist()], np.int16)
-    place = np.minimum(np.searchsorted(order, codes), len(order) - 1)
-    found = np.where(order[place] == codes, labels[place], np.int16(-1))
+    if source.kind == "colours":
+        order = np.array(sorted(known) or [0], np.int32)
+        labels = np.array([known.get(code, -1) for code in order.tolist()], np.int16)
+        place = np.minimum(np.searchsorted(order, codes), len(order) - 1)
+        found = np.where(order[place] == codes, labels[place], np.int16(-1))
+    else:
+        found = np.array([known.get(value, -1) for value in range(256)], np.int16)[codes]
     unknown = codes[found < 0]
     if raw.lossy:
         shown = len(np.unique(codes))

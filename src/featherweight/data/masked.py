@@ -10,7 +10,7 @@ Imports annotations, errors, image and masks.
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from featherweight.masks import (
     SIDEWAYS,
     MaskSource,
     codes_of,
+    histogram,
     is_coloured,
     read_mask,
     read_raw,
@@ -79,16 +80,17 @@ def glance(path: Path) -> Glance | None:
     """The numbers in a mask file; None where it cannot be read."""
     try:
         raw = read_raw(path)
-        colours: frozenset[int] = frozenset()
-        values: frozenset[int] = frozenset()
-        if is_coloured(raw) or raw.values.max(initial=0) <= 255:
-            found = np.unique(codes_of(raw, "colours"))
-            colours = frozenset(found[:MOST_COLOURS].tolist())
-        if not is_coloured(raw) and raw.values.max(initial=0) <= 255:
-            values = frozenset(np.unique(raw.values).tolist())
     except LabelError:
         return None
-    return Glance(values, colours, raw.lossy)
+    if is_coloured(raw):
+        found = np.unique(codes_of(raw, "colours"))
+        return Glance(frozenset(), frozenset(found[:MOST_COLOURS].tolist()), raw.lossy)
+    try:
+        values = np.flatnonzero(histogram(codes_of(raw, "values"))).astype(np.uint8)
+    except LabelError:  # numbers over 255
+        return Glance(frozenset(), frozenset(), raw.lossy)
+    colours = codes_of(replace(raw, values=values[None]), "colours")
+    return Glance(frozenset(values.tolist()), frozenset(colours.ravel().tolist()), raw.lossy)
 
 
 def agree(masks: Masks, legend: Legend | None, glances: Sequence[Glance], ignore: int = IGNORE) -> Key:
@@ -128,7 +130,7 @@ def check_mask(mask: Path | Shapes, key: Key, height: int, width: int, orientati
     else:
         source = MaskSource(str(mask), key.kind, key.legend, turn=orientation if orientation in SIDEWAYS else 1)
     found = read_mask(source, height, width)
-    pixels = np.bincount(found.ravel(), minlength=256)
+    pixels = histogram(found)
     if pixels[IGNORE] == found.size:
         raise LabelError("its mask asks for nothing: all of its pixels are to be ignored")
     digest = hashlib.sha256(f"{height} {width} ".encode())

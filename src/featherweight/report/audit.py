@@ -116,8 +116,8 @@ def _masks_text(dataset: Dataset, masks: MaskAudit) -> list[str]:
         told = "; ".join(f"{keys} {name}" for name, keys in masks.keys.items())
         lines += ["", f"{masks.kind}: {told}" + (f" (by {masks.legend})" if masks.legend else "")]
     lines.append(f"{100 * masks.ignored:.2f} % of all pixels are ignored")
-    lines += [f"the class {name} has no pixel" for name in masks.unseen]
-    lines += [f"the class {name} has no pixel in train" for name in masks.untrained]
+    for names, where in ((masks.unseen, ""), (masks.untrained, " in train")):
+        lines += [f"{len(names)} classes have no pixel{where}: {', '.join(names)}"] if names else []
     lines += [f"also there, not read: {what}" for what in masks.also]
     return lines + _named(
         (f"pictures that show {dataset.classes[0]} alone", masks.empty),
