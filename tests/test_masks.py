@@ -146,3 +146,15 @@ def test_resizing_takes_the_nearest_pixel() -> None:
     assert (boxed[4:20:2, ::2] == TRUTH).all()
     with pytest.raises(SettingError, match="unknown resize 'bent'"):
         resize_mask(mask, 4, 4, "bent")
+
+
+@pytest.mark.parametrize("write_mask", [grey, palette, bmp, coloured])
+def test_damage_is_a_mask_or_one_line(tmp_path: Path, write_mask) -> None:
+    data = write_mask(TRUTH)
+    cut = [data[:size] for size in range(0, len(data), 7)]
+    flipped = [data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :] for at in range(0, len(data), 3)]
+    for one in [*cut, *flipped]:
+        try:
+            assert read(tmp_path, one).shape == (HEIGHT, WIDTH)
+        except LabelError as error:
+            assert "\n" not in str(error)

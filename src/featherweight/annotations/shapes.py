@@ -79,7 +79,7 @@ def _shape(one: Mapping[str, Any], names: Mapping[Any, str]) -> Shape | str:
         if any(ring is None for ring in drawn):
             return f"{display(name)}: a ring that is no list of three points or more"
         return name, tuple(drawn), ()
-    if isinstance(drawn, dict):
+    if isinstance(drawn, dict) and drawn.get("counts"):
         try:
             return name, (), tuple(_runs(drawn.get("counts")))
         except LabelError as error:
