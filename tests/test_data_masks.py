@@ -1,6 +1,7 @@
 """Folders of pictures with masks: which is whose, what values mean, the split, what the audit says. 12×8 pixels."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from featherweight import data
 from featherweight.annotations import Entry, Legend, Masks
 from featherweight.annotations.shapes import read_document
 from featherweight.cli import main
@@ -23,6 +23,7 @@ from featherweight.report.audit import audit_text
 from tests.boxed import voc_folder, write
 from tests.masked import CLASSES, HEIGHT, WIDTH, bmp, coco_of, coloured, encoded, folder, grey, low_bits, shot, truth
 
+MODULE = sys.modules["featherweight.data"]  # `featherweight.data` itself is the verb
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -79,7 +80,7 @@ def test_pixels_and_masks_at_one_size(tmp_path: Path, monkeypatch: pytest.Monkey
     dataset, cache = read_dataset_cached(folder(tmp_path), 8, 12)
     items = dataset.part("train")
     assert cache.take(items).shape == (len(items), 8, 12, 3)
-    monkeypatch.setattr(data, "MEMORY_SHARE", 0)
+    monkeypatch.setattr(MODULE, "MEMORY_SHARE", 0)
     found = load_masks(items, 8, 12)
     assert isinstance(found, np.memmap)
     assert all((mask == truth(int(item.path.stem))).all() for mask, item in zip(found, items, strict=True))
