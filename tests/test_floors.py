@@ -12,9 +12,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "featherweight"
 # A file imports only from lower floors; the files of one folder may import each other.
 FLOORS = (
     ("errors", "outputs", "progress", "stats"),
-    ("boxes",),
+    ("boxes", "outlines"),
+    ("image",),
     (
-        "quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress",
+        "quantity", "device", "artifact", "modelfile", "moments", "annotations", "decode", "suppress",
         "matches", "masks",
     ),
     ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),

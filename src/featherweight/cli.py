@@ -937,7 +937,7 @@ def _add_split(parser: Any) -> None:
 
 
 def _add_task(parser: Any) -> None:
-    parser.add_argument("--task", help="classify or detect (default: as the folder's layout tells)")
+    parser.add_argument("--task", help="classify, detect or segment (default: as the folder's layout tells)")
 
 
 def _add_resize(parser: Any) -> None:

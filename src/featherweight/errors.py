@@ -3,7 +3,7 @@
     FeatherweightError
     ├── DataError          an image folder that cannot be used
     │   ├── ImageError     one file that is not a picture we can read
-    │   ├── LabelError     one file of boxes that cannot be read
+    │   ├── LabelError     one file of boxes or masks that cannot be read
     │   └── TooManyBad     a folder with over 5 % of such files; `bad` lists them all
     ├── WeightsError       pretrained weights that are absent, damaged or of another network
     ├── ModelFileError     a model file that is damaged, hostile or of a kind that cannot be read
@@ -38,7 +38,7 @@ class ImageError(DataError):
 
 
 class LabelError(DataError):
-    """One file of boxes that cannot be read; the message is the cause, without the file's name."""
+    """One file of boxes or masks that cannot be read; the message is the cause, without the file's name."""
 
 
 class TooManyBad(DataError):

@@ -12,7 +12,10 @@ Imports boxes and errors.
 
 import io
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -32,11 +35,22 @@ from featherweight.boxes import area_of
 from featherweight.errors import ImageError
 
 Pixels = NDArray[np.uint8]
+T = TypeVar("T")
 
 MAX_BYTES = 100 * 2**20
 MAX_PIXELS = 80_000_000
 MAX_SIDE = 65_500
 GREY = 127  # beside a picture in a letterbox: Darknet's 0.5
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What stands in a picture file, as numbers."""
+
+    values: NDArray[Any]  # (h, w) integers, or (h, w, 3) uint8
+    palette: Pixels | None  # (k, 3), the colours that values (h, w) stand for
+    kind: str  # of the file: JPEG, PNG, BMP, WebP or GIF
+    lossy: bool  # whether values near edges are others than were saved
 
 
 class _JpegReader(JpegImagePlugin.JpegImageFile):
@@ -122,6 +136,32 @@ def decode(data: bytes) -> Pixels:
     Raises:
         ImageError: not one of the formats, over the caps, damaged or truncated.
     """
+    _, pixels, exif = _opened(data, lambda kind, image: _decode_jpeg(data, image) if kind == "JPEG" else _to_rgb(image))
+    return upright(pixels, _orientation(exif))
+
+
+def decode_raw(data: bytes) -> Raw:
+    """The values of a file as they stand in it, for what is no photograph: grey levels or palette indices (h, w), or
+    (h, w, 3) RGB without alpha; not turned.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    kind, (values, palette), _ = _opened(data, lambda kind, image: _stored(kind, data, image))
+    return Raw(values, palette, kind, kind == "JPEG" or (kind == "WebP" and b"VP8L" not in data[:4096]))
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8, that `decode` makes a picture upright by; 1 where nothing says so.
+
+    Raises:
+        ImageError: as `decode`.
+    """
+    return _orientation(_opened(data, lambda kind, image: None)[2])
+
+
+def _opened(data: bytes, read: Callable[[str, Image.Image], T]) -> tuple[str, T, bytes]:
+    """(format, what `read` makes of the format and the open file, the EXIF block or nothing)."""
     kind, reader = _identify(data)
     exif = b""
     try:
@@ -131,8 +171,7 @@ def decode(data: bytes) -> Pixels:
             _check_gif(data)
         with reader(io.BytesIO(data)) as image:
             _check_size(*image.size)
-            pixels = _decode_jpeg(data, image) if kind == "JPEG" else _to_rgb(image)
-            exif = exif or image.info.get("exif", b"")
+            return kind, read(kind, image), exif or image.info.get("exif", b"")
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, EOFError, KeyError, struct.error, OverflowError, IndexError) as error:
@@ -142,7 +181,6 @@ def decode(data: bytes) -> Pixels:
         raise ImageError(f"over {MAX_PIXELS:,} pixels, the most that are read") from error
     except (TypeError, MemoryError) as error:
         raise ImageError(f"damaged {kind}: {type(error).__name__}") from error
-    return _upright(pixels, _orientation(exif))
 
 
 def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pixels:
@@ -272,6 +310,23 @@ def _to_rgb(image: Image.Image) -> Pixels:
     return np.asarray(image.convert("RGB"))
 
 
+def _stored(kind: str, data: bytes, image: Image.Image) -> tuple[NDArray[Any], Pixels | None]:
+    """(values as the file has them, its palette (k, 3) or None)."""
+    if kind == "JPEG":
+        pixels = _decode_jpeg(data, image)
+        return (pixels[:, :, 0] if image.mode == "L" else pixels), None
+    image.load()
+    palette = None
+    if image.mode in ("P", "PA"):
+        palette = np.array(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
+    values = np.asarray(image)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        values = values[:, :, :3] if values.shape[2] == 4 else values[:, :, 0]
+    if kind == "PNG" and image.mode == "L" and data[24] in (2, 4):  # Pillow stretches them to 0–255
+        values = values // (255 // (2 ** data[24] - 1))
+    return (values.astype(np.uint8) if values.dtype == np.bool_ else values), palette
+
+
 def _orientation(exif: bytes) -> int:
     """The orientation in an EXIF block, 1 where there is none or the block is broken: the pixels are still good.
 
@@ -293,6 +348,7 @@ def _orientation(exif: bytes) -> int:
     return 1
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Pixels (h, w) or (h, w, 3) turned and mirrored as an EXIF orientation, 1 to 8, asks for."""
     turn = _TURNS.get(orientation)
     return pixels if turn is None else np.ascontiguousarray(Image.fromarray(pixels).transpose(turn))

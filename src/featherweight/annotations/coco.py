@@ -11,10 +11,10 @@ go of while parsing. Imports errors and the folder's own files.
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from featherweight.annotations.labels import Labelled, Labels, Marked, Marks, marks
 from featherweight.annotations.tree import (
@@ -35,22 +35,24 @@ MAX_BYTES = 512 * 2**20  # the 118,287 pictures of COCO's train2017 take 448 MB
 MAX_PARTS = 20_000_000  # lists and objects in all; train2017 has about 5 million
 MOST_FILES = 64  # more JSON files than this are one a picture, which is another format
 START_BYTES = 65_536
+M = TypeVar("M")
+T = TypeVar("T")
 NOT_BOXES = ("segmentation", "keypoints", "caption")
 
 
 @dataclass(frozen=True)
-class Image:
+class Image(Generic[M]):
     """A picture by the JSON's words."""
 
     name: str
-    marks: Marks
+    marks: M  # its boxes, or what else is read of its annotations
 
 
 @dataclass(frozen=True)
-class Document:
+class Document(Generic[M]):
     """What one JSON file says."""
 
-    images: tuple[Image, ...]
+    images: tuple[Image[M], ...]
     classes: tuple[str, ...]  # by category id
     astray: tuple[str, ...]  # annotations of pictures that the file does not have
 
@@ -71,7 +73,21 @@ def read(tree: Tree, files: tuple[Path, ...]) -> Labels:
     Raises:
         DataError: a file that cannot be read, two for one part, or files with other categories.
     """
-    documents = {file: _read_named(tree, file) for file in files}
+    classes, found, missing = arranged(tree, files, read_document)
+    pictures = tuple(Labelled(*found[picture]) for picture in tree.pictures if picture in found)
+    unlabelled = tuple(picture for picture in tree.pictures if picture not in found)
+    return Labels("coco", classes, pictures, unlabelled, missing, ())
+
+
+def arranged(
+    tree: Tree, files: tuple[Path, ...], reader: Callable[[bytes], Document[M]]
+) -> tuple[tuple[str, ...], dict[Path, tuple[Path, str | None, M]], tuple[str, ...]]:
+    """(the classes, picture → (itself, its part, what `reader` found of it), what no picture is there for).
+
+    Raises:
+        DataError: as `read`.
+    """
+    documents = {file: _read_named(tree, file, reader) for file in files}
     parts = settle({file: part_of([file.stem, *reversed(tree.folders(file))]) for file in files})
     for file in files:
         others = [other for other in files if other != file and parts.get(other) == parts.get(file)]
@@ -85,7 +101,7 @@ def read(tree: Tree, files: tuple[Path, ...]) -> Labels:
     if len(classes) > 1:
         raise DataError(f"{' and '.join(map(tree.show, files))} have other categories; wanted the same in each")
     named = by_name(tree.pictures)
-    found: dict[Path, Labelled] = {}
+    found: dict[Path, tuple[Path, str | None, M]] = {}
     missing: list[str] = []
     for file in sorted(files, key=lambda file: parts[file] or ""):
         missing += [f"{astray} in {tree.show(file)}" for astray in documents[file].astray]
@@ -95,22 +111,40 @@ def read(tree: Tree, files: tuple[Path, ...]) -> Labels:
                 again = "" if picture is None else ", which has labels already,"
                 missing.append(f"{display(image.name)}{again} in {tree.show(file)}")
             else:
-                found[picture] = Labelled(picture, parts[file], image.marks)
-    pictures = tuple(found[picture] for picture in tree.pictures if picture in found)
-    unlabelled = tuple(picture for picture in tree.pictures if picture not in found)
-    return Labels("coco", next(iter(classes)), pictures, unlabelled, tuple(missing), ())
+                found[picture] = picture, parts[file], image.marks
+    return next(iter(classes)), found, tuple(missing)
 
 
-def read_document(data: bytes) -> Document:
+def read_document(data: bytes) -> Document[Marks]:
     """The boxes of one file.
 
     Raises:
         LabelError: no JSON, too large or too deep, or not of this format.
     """
+
+    def marked(found: list[Marked | str], height: int | None, width: int | None) -> Marks:
+        boxes = [one for one in found if isinstance(one, Marked)]
+        return marks(boxes, [one for one in found if isinstance(one, str)], height, width)
+
+    return document_of(data, _without_masks, _box, marked)
+
+
+def document_of(
+    data: bytes,
+    hook: Callable[[dict[str, Any]], dict[str, Any]],
+    read_one: Callable[[Mapping[str, Any], Mapping[Any, str]], T],
+    gather: Callable[[list[T], int | None, int | None], M],
+) -> Document[M]:
+    """One file: each JSON object goes through `hook`, each annotation through `read_one` with the names of the
+    categories, and those of a picture through `gather`, with its height and width where they are said.
+
+    Raises:
+        LabelError: as `read_document`.
+    """
     if data.count(b"[") + data.count(b"{") > MAX_PARTS:
         raise LabelError(f"JSON of over {MAX_PARTS:,} lists and objects, the most that are read")
     try:
-        text = json.loads(data, object_hook=_without_masks)
+        text = json.loads(data, object_hook=hook)
     except RecursionError as error:
         raise LabelError("JSON that is nested too deep") from error
     except ValueError as error:  # also numbers of thousands of digits, and bytes that are no Unicode
@@ -119,8 +153,7 @@ def read_document(data: bytes) -> Document:
         raise LabelError("JSON without images, annotations and categories")
     images, categories = _by_id(text, "images"), _by_id(text, "categories")
     names = _names(categories)
-    boxes: dict[Any, list[Marked]] = defaultdict(list)
-    left_out: dict[Any, list[str]] = defaultdict(list)
+    found: dict[Any, list[T]] = defaultdict(list)
     astray: dict[str, int] = defaultdict(int)
     for number, one in enumerate(_list(text, "annotations")):
         image = one.get("image_id") if isinstance(one, dict) else None
@@ -129,12 +162,14 @@ def read_document(data: bytes) -> Document:
         if image not in images:
             astray[display(str(image)[:40])] += 1
             continue
-        box = _box(one, names)
-        (boxes[image] if isinstance(box, Marked) else left_out[image]).append(box)  # type: ignore[arg-type]
-        if len(boxes[image]) > MAX_BOXES:
+        found[image].append(read_one(one, names))
+        if len(found[image]) > MAX_BOXES:
             raise LabelError(f"image {image} has over {MAX_BOXES:,} boxes, the most that are read")
     return Document(
-        tuple(_image(key, fields, boxes[key], left_out[key]) for key, fields in images.items()),
+        tuple(
+            Image(fields["file_name"], gather(found[key], _side(fields, "height"), _side(fields, "width")))
+            for key, fields in images.items()
+        ),
         tuple(names.values()),
         tuple(f"{count} annotations of the unknown image {image}" for image, count in astray.items()),
     )
@@ -223,12 +258,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53 and not isinstance(value, bool))
 
 
-def _image(key: Any, fields: Mapping[str, Any], boxes: list[Marked], left_out: list[str]) -> Image:
-    height, width = (
-        round(fields[side]) if _is_number(fields.get(side)) and 0 < fields[side] < 2**31 else None
-        for side in ("height", "width")
-    )
-    return Image(fields["file_name"], marks(boxes, left_out, height, width))
+def _side(fields: Mapping[str, Any], side: str) -> int | None:
+    told = fields.get(side)
+    return round(told) if _is_number(told) and told is not None and 0 < told < 2**31 else None
 
 
 def _picture(tree: Tree, file: Path, name: str, named: Mapping[str, list[Path]]) -> Path | None:
@@ -247,8 +279,8 @@ def _picture(tree: Tree, file: Path, name: str, named: Mapping[str, list[Path]])
     return None
 
 
-def _read_named(tree: Tree, file: Path) -> Document:
+def _read_named(tree: Tree, file: Path, reader: Callable[[bytes], Document[M]]) -> Document[M]:
     try:
-        return read_document(read_file(file, MAX_BYTES))
+        return reader(read_file(file, MAX_BYTES))
     except LabelError as error:
         raise DataError(f"{tree.show(file)}: {error}; wanted COCO's images, annotations and categories") from error

@@ -1,6 +1,7 @@
 """A folder of labelled pictures → `Dataset`: found, decoded once, split, audited.
 
-Two layouts: `DIR/class/**.jpg`, split here, or `DIR/{train,val,test}/class/**.jpg`, split by its maker.
+Two layouts of classes: `DIR/class/**.jpg`, split here, or `DIR/{train,val,test}/class/**.jpg`, split by its maker. The
+layouts of boxes and masks are those of `annotations`.
 
 The split rule: equal pictures (same pixels once decoded) are one group. In each class the groups, ordered by the
 least SHA-256 of their files, are dealt out: the first 15 % to test, the next 15 % to val, the rest to train. So the
@@ -8,34 +9,39 @@ parts depend on contents alone, not on names, order or a seed; every class has i
 pictures never stand on both sides.
 
 `dataset` says what a data set is, `find` which files are looked at, `assemble` makes one of the other; here the files
-are read. Nothing is ever written into the user's folder. Imports device, errors, image and progress.
+are read. Nothing is ever written into the user's folder. Imports annotations, device, errors,
+image, masks and progress.
 """
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featherweight.annotations import Marks, Shapes
 from featherweight.data.assemble import assemble, check_usable
 from featherweight.data.audit import Seen, relative
 from featherweight.data.boxed import check
-from featherweight.data.dataset import PARTS, Audit, BoxAudit, Dataset, Item, Split
-from featherweight.data.find import find
+from featherweight.data.dataset import PARTS, Audit, BoxAudit, Dataset, Item, MaskAudit, Split
+from featherweight.data.find import Folder, find
+from featherweight.data.masked import Key, agree, check_mask, glance
 from featherweight.device import available_cores, this_device
 from featherweight.errors import DataError, ImageError, LabelError, display
-from featherweight.image import Pixels, decode, read_bytes, resize
-from featherweight.masks import read_mask, resize_mask
+from featherweight.image import Pixels, decode, orientation, read_bytes, resize
+from featherweight.masks import IGNORE, read_mask, resize_mask
 from featherweight.progress import track
 
 __all__ = [
-    "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "PixelCache", "Split", "allocate", "display",
-    "labelled", "labels", "load_masks", "load_pixels", "read_dataset", "read_dataset_cached", "scan", "targets",
+    "MEMORY_SHARE", "PARTS", "Audit", "BoxAudit", "Dataset", "Item", "MaskAudit", "PixelCache", "Split", "allocate",
+    "display", "labelled", "labels", "load_masks", "load_pixels", "read_dataset", "read_dataset_cached", "scan",
+    "targets",
 ]  # fmt: skip
 MEMORY_SHARE = 0.25
 
@@ -59,18 +65,21 @@ class PixelCache:
         return chosen
 
 
-def read_dataset(folder: str | Path, split: Split | None = None, task: str | None = None) -> Dataset:
+def read_dataset(
+    folder: str | Path, split: Split | None = None, task: str | None = None, ignore: int = IGNORE
+) -> Dataset:
     """Find, fully decode and split the pictures of a folder.
 
-    `task` is classify or detect; None: the folder's layout tells.
+    `task` is classify, detect or segment; None: the folder's layout tells. `ignore` is the value in masks, 0–255,
+    of pixels that are not asked for, where no legend says it and it does not stand for the foreground (0 and 255).
 
     Raises:
         DataError: no such folder or one that cannot be listed, parts beside other folders, no pictures, more than
-            5 % bad, an empty class, too few different pictures in one, or fewer than two classes; no boxes, or a file
-            of labels that stands for all of them and cannot be read.
-        SettingError: an unknown task.
+            5 % bad, an empty class, too few different pictures in one, or fewer than two classes; no boxes or masks,
+            masks of one class alone, or a file of labels that stands for all of them and cannot be read.
+        SettingError: an unknown task, or an `ignore` that no mask can have.
     """
-    return scan(folder, split, None, task)[0]
+    return scan(folder, split, None, task, ignore=ignore)[0]
 
 
 def read_dataset_cached(
@@ -120,8 +129,10 @@ def labels(items: Sequence[Item]) -> NDArray[np.int64]:
     """The items' labels, (n,).
 
     Raises:
-        DataError: the items have boxes.
+        DataError: the items have boxes or masks.
     """
+    if any(item.mask is not None for item in items):
+        raise DataError("pictures with masks have no one label each; wanted pictures in folders of classes")
     if any(item.boxes is not None for item in items):
         raise DataError("pictures with boxes have no one label each; wanted pictures in folders of classes")
     return np.array([item.label for item in items], dtype=np.int64)
@@ -146,7 +157,7 @@ def load_masks(items: Sequence[Item], height: int, width: int, rule: str = "stre
     Raises:
         DataError: a mask has changed or vanished since the scan, or an item has none.
     """
-    found = np.empty((len(items), height, width), np.uint8)
+    found = _room((len(items), height, width))
 
     def fill(row: int) -> None:
         item = items[row]
@@ -170,11 +181,14 @@ def labelled(items: Sequence[Item], height: int, width: int, rule: str = "stretc
 
 def allocate(count: int, height: int, width: int) -> Pixels:
     """Room for `count` pictures: in memory, or in an unnamed mapped file where it would take over a quarter of it."""
-    size = count * height * width * 3
-    if size <= MEMORY_SHARE * (this_device().memory_bytes or 2**32):
-        return np.empty((count, height, width, 3), np.uint8)
+    return _room((count, height, width, 3))
+
+
+def _room(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if math.prod(shape) <= MEMORY_SHARE * (this_device().memory_bytes or 2**32):
+        return np.empty(shape, np.uint8)
     with tempfile.TemporaryFile(prefix="featherweight-") as file:  # the mapping keeps it alive, the name is gone
-        return np.memmap(file, np.uint8, "w+", shape=(count, height, width, 3))
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def scan(
@@ -183,39 +197,56 @@ def scan(
     size: tuple[int, int] | None,
     task: str | None = None,
     rule: str = "stretch",
+    ignore: int = IGNORE,
 ) -> tuple[Dataset, PixelCache | None]:
     """The work behind `read_dataset` and `read_dataset_cached`: one pass, every file decoded once, in parallel."""
     root = Path(folder)
-    found = find(root, task)
+    found, key = _agreed(find(root, task), ignore)
     index = {name: label for label, name in enumerate(found.classes)}
     pixels = None if size is None else allocate(len(found.files), *size)
 
     def look(row: int) -> Seen | str:
         file = found.files[row]
-        if isinstance(file.marks, str):
-            return file.marks
+        for cause in (file.marks, file.mask):
+            if isinstance(cause, str):
+                return cause
         try:
             data = read_bytes(file.path)
             image = decode(data)
             height, width = image.shape[:2]
-            checked = None if file.marks is None else check(file.marks, index, height, width)
+            checked = None
+            if isinstance(file.marks, Marks):
+                checked = check(file.marks, index, height, width)
+            masked = None
+            if key is not None and isinstance(file.mask, Path | Shapes):
+                masked = check_mask(file.mask, key, height, width, orientation(data))
         except (ImageError, LabelError) as error:
             return str(error)
         if size is not None and pixels is not None:
             pixels[row] = resize(image, *size, rule)
         pixel_hash = hashlib.sha256(f"{height} {width} ".encode())
         pixel_hash.update(np.ascontiguousarray(image).data)  # no second copy of a large picture
-        return Seen(file, hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width, checked)
+        return Seen(file, hashlib.sha256(data).hexdigest(), pixel_hash.hexdigest(), height, width, checked, masked)
 
     count = len(found.files)
     looked = list(track(_in_threads(look, range(count)), "scanning pictures", count))
     seen = [result for result in looked if isinstance(result, Seen)]
     bad = [(relative(f.path, root), r) for f, r in zip(found.files, looked, strict=True) if isinstance(r, str)]
     check_usable(found, seen, bad)
-    dataset = assemble(found, seen, tuple(bad), split or Split())
+    dataset = assemble(found, seen, tuple(bad), split or Split(), key)
     if size is None or pixels is None:
         return dataset, None
     return dataset, PixelCache(*size, {file.path: row for row, file in enumerate(found.files)}, pixels)
+
+
+def _agreed(folder: Folder, ignore: int) -> tuple[Folder, Key | None]:
+    """(the folder with its classes, what the numbers of its masks stand for): that takes a look at all of them."""
+    if folder.masks is None:
+        return folder, None
+    files = [file.mask for file in folder.files if isinstance(file.mask, Path)]
+    looks = track(_in_threads(lambda row: glance(files[row]), range(len(files))), "looking at masks", len(files))
+    key = agree(folder.masks, folder.legend, [one for one in looks if one is not None], ignore)
+    return replace(folder, classes=key.classes), key
 
 
 def _in_threads(function: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from featherweight.data.audit import Seen, audit_boxes, audit_pictures
-from featherweight.data.dataset import Dataset, Item, Split
+from featherweight.data.audit import Seen, audit_boxes, audit_masks, audit_pictures
+from featherweight.data.dataset import Audit, Dataset, Item, Split
 from featherweight.data.find import Folder
+from featherweight.data.masked import Key
 from featherweight.errors import DataError, TooManyBad, display
 
 MAX_BAD_SHARE = 0.05
@@ -28,14 +29,16 @@ def check_usable(folder: Folder, seen: Sequence[Seen], bad: Sequence[tuple[str, 
         )
     used = {item.found.class_name for item in seen}
     for name in folder.classes:
-        if name not in used and folder.labels is None:
+        if name not in used and folder.task == "classify":
             raise DataError(
                 f"the class {display(name)!r} in {display(root)} has no usable picture; add some or remove its folder"
             )
 
 
-def assemble(folder: Folder, seen: Sequence[Seen], bad: tuple[tuple[str, str], ...], split: Split) -> Dataset:
-    """Deal the pictures out to their parts, and say what is wrong with them."""
+def assemble(
+    folder: Folder, seen: Sequence[Seen], bad: tuple[tuple[str, str], ...], split: Split, key: Key | None = None
+) -> Dataset:
+    """Deal the pictures out to their parts, and say what is wrong with them; masks were read by `key`."""
     root, classes = folder.root, folder.classes
     groups: dict[str, list[Seen]] = defaultdict(list)
     for one in seen:
@@ -45,19 +48,24 @@ def assemble(folder: Folder, seen: Sequence[Seen], bad: tuple[tuple[str, str], .
     items = tuple(
         Item(
             one.found.path,
-            -1 if one.checked else index[one.found.class_name],
+            -1 if one.checked or one.masked else index[one.found.class_name],
             one.found.part if one.found.part in ("val", "test") else parts[one.pixels_sha256],
             one.sha256,
             one.pixels_sha256,
             one.height,
             one.width,
             one.checked.boxes if one.checked else None,
+            one.masked.source if one.masked else None,
+            one.masked.sha256 if one.masked else "",
         )
         for one in seen
     )
     names = tuple(display(name) for name in classes)
-    audit = audit_pictures(root, names, items, bad, folder.ignored)
-    if folder.labels is None:
+    audit = audit_pictures(root, names, items, seen, bad, folder.ignored)
+    if key is not None:
+        audit = replace(audit, masks=audit_masks(folder, key, names, items, seen))
+        _check_masks(root, audit)
+    elif folder.labels is None:
         _check_parts(root, classes, items)
     else:
         _check_boxes(root, items)
@@ -102,6 +110,15 @@ def _check_parts(root: Path, classes: tuple[str, ...], items: tuple[Item, ...]) 
     for label, name in enumerate(classes):
         if ("train", label) not in present:
             raise DataError(f"the class {display(name)!r} in {display(root)} has no picture to train on; add some")
+
+
+def _check_masks(root: Path, audit: Audit) -> None:
+    shown = [name for name, count in audit.counts.get("train", {}).items() if count]
+    if len(shown) < 2:
+        raise DataError(
+            f"the masks of train in {display(root)} show {'only ' + repr(shown[0]) if shown else 'nothing'}; wanted at "
+            "least two classes to learn, the background among them"
+        )
 
 
 def _check_boxes(root: Path, items: tuple[Item, ...]) -> None:

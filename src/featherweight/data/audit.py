@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.data.boxed import Checked
-from featherweight.data.dataset import PARTS, Audit, BoxAudit, Item, hundredths
+from featherweight.data.dataset import PARTS, Audit, BoxAudit, Item, MaskAudit, hundredths
 from featherweight.data.find import Folder, Found
+from featherweight.data.masked import CheckedMask, Key
 from featherweight.errors import display
 
 SMALL, MEDIUM = 32**2, 96**2  # pixels of area below which boxes are small, and medium, by COCO's evaluation
@@ -30,13 +31,20 @@ class Seen:
     height: int
     width: int
     checked: Checked | None = None  # its boxes
+    masked: CheckedMask | None = None  # its mask
 
 
 def audit_pictures(
-    root: Path, classes: tuple[str, ...], items: tuple[Item, ...], bad: tuple[tuple[str, str], ...], ignored: int
+    root: Path,
+    classes: tuple[str, ...],
+    items: tuple[Item, ...],
+    seen: Sequence[Seen],
+    bad: tuple[tuple[str, str], ...],
+    ignored: int,
 ) -> Audit:
-    """What is in the pictures and what is wrong with them."""
-    counted = Counter((item.part, label) for item in items for label in _shown(item))
+    """What is in the pictures, of which each was `seen`, and what is wrong with them."""
+    shown = [_shown(item, one) for item, one in zip(items, seen, strict=True)]
+    counted = Counter((item.part, label) for item, labels in zip(items, shown, strict=True) for label in labels)
     present = [part for part in PARTS if any(item.part == part for item in items)]
     by_bytes, by_pixels = _grouped(items, lambda item: item.sha256), _grouped(items, lambda item: item.pixels_sha256)
 
@@ -95,6 +103,57 @@ def audit_boxes(folder: Folder, classes: tuple[str, ...], items: tuple[Item, ...
     )
 
 
+def audit_masks(
+    folder: Folder, key: Key, classes: tuple[str, ...], items: tuple[Item, ...], seen: Sequence[Seen]
+) -> MaskAudit:
+    """What is in the masks of `folder`, read by `key`, and what is wrong with them; `seen` as `items`."""
+    masks, root = folder.masks, folder.root
+    if masks is None:
+        raise AssertionError("a folder without masks has none to audit")
+    both = [(item, one.masked) for item, one in zip(items, seen, strict=True) if one.masked is not None]
+    present = [part for part in PARTS if any(item.part == part for item in items)]
+    by_part = {part: _totals([mask for item, mask in both if item.part == part], len(classes)) for part in present}
+    pixels = _totals([mask for _, mask in both], len(classes))
+    every, asked = sum(item.height * item.width for item in items), int(pixels.sum())
+    by_mask = _grouped([item for item, mask in both if len(mask.shown) > 1], lambda item: item.mask_sha256)
+
+    def named(wanted: Callable[[CheckedMask], bool]) -> tuple[str, ...]:
+        return tuple(relative(item.path, root) for item, mask in both if wanted(mask))
+
+    return MaskAudit(
+        layout=masks.layout,
+        source=masks.source,
+        kind=key.kind,
+        legend="" if folder.legend is None else folder.legend.file,
+        keys=key.told(classes),
+        also=masks.also,
+        pictures={part: sum(item.part == part for item in items) for part in present},
+        pixels={part: dict(zip(classes, by_part[part].tolist(), strict=True)) for part in present},
+        ignored=1 - asked / every,
+        shares={name: count / asked for name, count in zip(classes, pixels.tolist(), strict=True)},
+        unseen=tuple(name for name, count in zip(classes, pixels, strict=True) if not count),
+        untrained=tuple(
+            name for i, name in enumerate(classes) if pixels[i] and "train" in by_part and not by_part["train"][i]
+        ),
+        empty=named(lambda mask: mask.shown == (0,)),
+        alone=named(lambda mask: len(mask.shown) == 1 and mask.shown != (0,)),
+        equal=tuple(
+            tuple(relative(item.path, root) for item in group)
+            for group in by_mask
+            if len({item.pixels_sha256 for item in group}) > 1
+        ),
+        left_out=tuple((relative(item.path, root), line) for item, mask in both for line in mask.left_out),
+        unlabelled=tuple(relative(path, root) for path in masks.unlabelled),
+        missing=masks.missing,
+        partless=tuple(relative(path, root) for path in masks.partless),
+    )
+
+
+def _totals(masks: Sequence[CheckedMask], classes: int) -> NDArray[np.int64]:
+    """Pixels by class."""
+    return np.asarray(np.array([mask.pixels for mask in masks], np.int64).reshape(-1, classes).sum(axis=0))
+
+
 def _spread(values: NDArray[np.float32]) -> tuple[float, float, float]:
     """Least, median and most, to a hundredth of a pixel."""
     least, median, most = (round(float(one), 2) for one in (values.min(), np.median(values), values.max()))
@@ -112,14 +171,16 @@ def _least_median_most(values: Sequence[int]) -> tuple[int, int, int]:
     return min(values), int(statistics.median(values)), max(values)
 
 
-def _shown(item: Item) -> set[int]:
+def _shown(item: Item, seen: Seen) -> set[int]:
     """The classes that a picture shows."""
+    if seen.masked is not None:
+        return set(seen.masked.shown)
     return {item.label} if item.boxes is None else set(item.boxes.labels.tolist())
 
 
 def _truth(item: Item) -> object:
     """What equal pictures should have in common."""
-    return item.label if item.boxes is None else hundredths(item.boxes)
+    return (item.label, item.mask_sha256) if item.boxes is None else hundredths(item.boxes)
 
 
 def relative(path: Path, root: Path) -> str:

@@ -50,6 +50,7 @@ class Item:
     # Arrays do not compare as one value; pictures with other boxes differ in the data set's fingerprint.
     boxes: Boxes | None = field(default=None, compare=False)
     mask: MaskSource | None = None
+    mask_sha256: str = ""  # of its size and class indices, whatever file they are in
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,56 @@ class BoxAudit:
 
 
 @dataclass(frozen=True)
+class MaskAudit:
+    """What is in the masks of a folder and what is wrong with them. Paths are printable, as in `Audit`.
+
+    Pictures without a mask are left out and, where the folder comes with parts, pictures in none of them. Masks of
+    another size than their picture, of unknown values, and those that ask for nothing are bad.
+    """
+
+    layout: str  # folders, names or coco
+    source: str  # the word in folders or names by which masks are told, or the files of COCO
+    kind: str  # values, colours or polygons
+    legend: str  # the file that names the classes; empty where there is none
+    keys: Mapping[str, str]  # class, or "ignored" → the values or colours that stand for it
+    also: tuple[str, ...]  # what is there too, and was not read
+    pictures: Mapping[str, int]  # part → pictures
+    pixels: Mapping[str, Mapping[str, int]]  # part → class → pixels
+    ignored: float  # share of all pixels that are not asked for
+    shares: Mapping[str, float]  # class → share of the pixels that are
+    unseen: tuple[str, ...]  # classes without a pixel
+    untrained: tuple[str, ...]  # classes with pixels in other parts, and none in train
+    empty: tuple[str, ...]  # pictures that show class 0 alone, kept
+    alone: tuple[str, ...]  # pictures that show one other class alone, kept
+    equal: tuple[tuple[str, ...], ...]  # different pictures with equal masks of two classes and more, kept
+    left_out: tuple[tuple[str, str], ...]  # (picture, which outline and why)
+    unlabelled: tuple[str, ...]  # pictures without a mask, left out
+    missing: tuple[str, ...]  # masks without their picture
+    partless: tuple[str, ...]  # pictures in none of the parts that the folder comes with, left out
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = asdict(self)
+        plain["left_out"] = [{"file": file, "shape": shape} for file, shape in self.left_out]
+        plain["equal"] = [list(group) for group in self.equal]
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+
+@dataclass(frozen=True)
 class Audit:
     """What is in the folder and what is wrong with it. Paths are relative to the folder, made printable."""
 
-    counts: Mapping[str, Mapping[str, int]]  # part → class → pictures; with boxes, those that show the class
+    counts: Mapping[str, Mapping[str, int]]  # part → class → pictures; with boxes or masks, those that show the class
     heights: tuple[int, int, int]  # least, median, most
     widths: tuple[int, int, int]
     bad: tuple[tuple[str, str], ...]  # (file, cause)
     ignored: int  # files that are no pictures by name, and no labels
     duplicates: tuple[tuple[str, ...], ...]  # files with the same bytes
     equal: tuple[tuple[str, ...], ...]  # other files, same pixels
-    conflicts: tuple[tuple[str, ...], ...]  # same pixels, different labels or boxes
+    conflicts: tuple[tuple[str, ...], ...]  # same pixels, different labels, boxes or masks
     leaks: tuple[tuple[str, ...], ...]  # same pixels in two parts of a ready-made split
     boxes: BoxAudit | None = None
+    masks: MaskAudit | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -114,12 +152,15 @@ class Audit:
             "conflicts": [list(group) for group in self.conflicts],
             "leaks": [list(group) for group in self.leaks],
             **({} if self.boxes is None else {"boxes": self.boxes.as_dict()}),
+            **({} if self.masks is None else {"masks": self.masks.as_dict()}),
         }
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures with labels (task classify) or boxes (detect), split, with one audit. Pixels are read when asked for."""
+    """Pictures with labels (task classify), boxes (detect) or masks (segment), split, with one audit. Pixels are
+    read when asked for.
+    """
 
     root: Path
     classes: tuple[str, ...]
@@ -129,11 +170,11 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over contents, labels, boxes (to a hundredth of a pixel) and parts: the same wherever the
-        folder lies, whatever its files are called and in whichever format its labels are.
+        """16 hex digits over contents, labels, boxes (to a hundredth of a pixel), masks and parts: the same wherever
+        the folder lies, whatever its files are called and in whichever format its labels or masks are.
         """
         digest = hashlib.sha256(repr(self.classes).encode())
-        for line in sorted(f"{item.part} {item.label} {item.sha256}{_written(item.boxes)}" for item in self.items):
+        for line in sorted(f"{item.part} {item.label} {item.sha256}{_written(item)}" for item in self.items):
             digest.update(line.encode())
         return digest.hexdigest()[:16]
 
@@ -169,5 +210,7 @@ def hundredths(boxes: Boxes) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(map(tuple, rows.tolist())))
 
 
-def _written(boxes: Boxes | None) -> str:
-    return "" if boxes is None else f" {hundredths(boxes)}"
+def _written(item: Item) -> str:
+    if item.mask_sha256:
+        return f" {item.mask_sha256}"
+    return "" if item.boxes is None else f" {hundredths(item.boxes)}"

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, with which class or boxes and in which part, before any is opened.
+"""Which files of a folder are pictures, with which class, boxes or mask and in which part, before any is opened.
 
 Imports annotations, errors and data.dataset.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featherweight import annotations
-from featherweight.annotations import PART_NAMES, Labels, Marks, Tree
+from featherweight.annotations import PART_NAMES, Labels, Legend, Marks, Masks, Shapes, Tree
 from featherweight.data.dataset import TASKS
 from featherweight.errors import DataError, SettingError, display
 
@@ -41,9 +41,10 @@ class Found:
     """A file that is a picture by its name, before it was opened."""
 
     path: Path
-    class_name: str  # empty where there are boxes
+    class_name: str  # empty where there are boxes or masks
     part: str | None
     marks: Marks | str | None = None  # its boxes, or why its labels cannot be read
+    mask: Path | Shapes | str | None = None  # its mask, or why that cannot be told
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,24 @@ class Folder:
     """What stands in a folder, before a picture was opened."""
 
     root: Path
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # none yet where masks are files: their values tell
     files: tuple[Found, ...]  # in a stable order
     ignored: int  # files that are no pictures by name, and no labels
     labels: Labels | None = None  # of pictures with boxes
     also: tuple[str, ...] = ()  # layouts of boxes that are there too
+    masks: Masks | None = None  # of pictures with masks
+    legend: Legend | None = None  # what the values or colours of masks stand for
 
     @property
     def task(self) -> str:
         """What the labels are for."""
+        if self.masks is not None:
+            return "segment"
         return "classify" if self.labels is None else "detect"
 
 
 def find(root: Path, task: str | None = None) -> Folder:
-    """The pictures of a folder with their classes or boxes; the task is told by the layout unless it is named.
+    """The pictures of a folder with their classes, boxes or masks; the task is told by the layout unless it is named.
 
     Raises:
         DataError: no such folder, one that cannot be listed, or not of a layout that is known.
@@ -76,11 +81,16 @@ def find(root: Path, task: str | None = None) -> Folder:
         raise DataError(f"no folder {display(root)}; wanted DIR/class/*.jpg or DIR/{{train,val,test}}/class/*.jpg")
     if not root.is_dir():
         raise DataError(f"{display(root)} is a file; wanted the folder that holds a folder for each class")
+    if task == "segment":
+        return _with_masks(_tree(root), strict=False) or _without_masks(root)
     if task != "classify":
         tree = _tree(root)
         layouts = annotations.find(replace(tree, classes=task is None and _reads_as_classes(tree)))
         if layouts:
             return _with_boxes(tree, layouts)
+        masked = _with_masks(tree, strict=True) if task is None else None
+        if masked is not None:
+            return masked
     if task == "detect":
         raise DataError(
             f"no boxes in {display(root)}; wanted pictures and Pascal VOC (Annotations/*.xml), COCO "
@@ -107,6 +117,22 @@ def _with_boxes(tree: Tree, layouts: Mapping[str, tuple[Path, ...]]) -> Folder:
     if not labels.classes:
         raise DataError(f"no class in the labels of {display(tree.root)} ({layout}); wanted boxes of at least one")
     return Folder(tree.root, labels.classes, files, len(tree.others) - len(layouts[layout]), labels, tuple(also))
+
+
+def _with_masks(tree: Tree, strict: bool) -> Folder | None:
+    masks = annotations.find_masks(tree, strict)
+    if masks is None:
+        return None
+    files = tuple(Found(one.path, "", one.part, mask=one.mask) for one in masks.pictures)
+    legend = None if masks.layout == "coco" else annotations.find_legend(tree)
+    return Folder(tree.root, masks.classes, files, len(tree.others), masks=masks, legend=legend)
+
+
+def _without_masks(root: Path) -> Folder:
+    raise DataError(
+        f"no masks in {display(root)}; wanted images/ and masks/ with files of the same names, pictures beside theirs "
+        "(7.jpg, 7_mask.png), or COCO's JSON with outlines"
+    )
 
 
 def _tree(root: Path) -> Tree:
