@@ -3,20 +3,19 @@
 import base64
 import io
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from featherweight import boxes
 from featherweight.artifact import Artifact
 from featherweight.budget import parse_budget
 from featherweight.data import Dataset, targets
 from featherweight.errors import MeasureError, SettingError
+from featherweight.image import Pixels
 from featherweight.matches import Answers, SeenMask
 from featherweight.measure import versus as versus_module
 from featherweight.measure.one import Case, measure_case, most_runs, pictures_of
@@ -27,6 +26,7 @@ from featherweight.report import card, compare
 from featherweight.report.pictures import pictures
 from featherweight.report.scores import by_class
 from featherweight.runtimes.settings import Settings
+from featherweight.tiles import tiled
 from featherweight.worker.child import MOST_KEPT_BYTES, Child
 from tests.make import make_record
 from tests.test_report import HOSTILE, Elements
@@ -133,23 +133,14 @@ def test_the_outputs_of_a_segmenter_come_over_whole(tmp_path: Path) -> None:
 
 @pytest.fixture
 def tiling(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Tiles side by side without overlap, and which pictures were cut so."""
+    """Which pictures were cut into tiles."""
     seen: list[tuple[int, ...]] = []
 
-    def tiled(run, picture, height, width):  # type: ignore[no-untyped-def]
+    def watched(run: Any, picture: Pixels, height: int, width: int) -> Any:
         seen.append(picture.shape)
-        rows, columns = picture.shape[0] // height, picture.shape[1] // width
-        return np.vstack([
-            np.hstack([run(picture[None, y * height : (y + 1) * height, x * width : (x + 1) * width])[0]
-                       for x in range(columns)])
-            for y in range(rows)
-        ])  # fmt: skip
+        return tiled(run, picture, height, width)
 
-    module = ModuleType("featherweight.tiles")
-    module.tiled = tiled  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "featherweight.tiles", module)
-    monkeypatch.setattr("featherweight.boxes.RESIZES", tuple(dict.fromkeys((*boxes.RESIZES, "tile"))))
-    monkeypatch.setattr("featherweight.artifact.RESIZES", tuple(dict.fromkeys((*boxes.RESIZES, "tile"))))
+    monkeypatch.setattr("featherweight.tiles.tiled", watched)
     return seen
 
 
@@ -171,12 +162,17 @@ def test_a_picture_keeps_its_scale_and_is_run_in_tiles(tmp_path: Path, tiling: l
     assert [one.failures for one in found.pictures] == [0, 0]
 
 
-def test_the_tile_under_the_clock_is_the_one_in_the_middle(tmp_path: Path, tiling: list[tuple[int, ...]]) -> None:
-    child = loaded(make_thresholder(tmp_path / "thresholder", resize="tile"))
-    large = np.arange(64 * 40 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 40, 3)
-    assert np.array_equal(child._input(large)[0], large[16:48, 4:36])
-    small = np.arange(20 * 32 * 3, dtype=np.uint32).astype(np.uint8).reshape(20, 32, 3)
-    assert np.array_equal(child._input(small)[0], np.vstack([small, small[:12]]))
+def test_one_tile_is_held_against_the_middle_of_the_mask(tmp_path: Path) -> None:
+    true, bright = square(40, 40, 8, 3 * SIZE), square(40, 40, 8, 3 * SIZE)
+    true[:20], bright[40:44] = 1, 0  # what is above is not in the tile; half of the thing is missed
+    item = scene(tmp_path / "pictures", "p", true, bright)
+    artifact = make_thresholder(tmp_path / "thresholder", resize="tile")
+    tile = np.asarray(Image.open(item.path))[32:64, 32:64]
+    score = accuracy_on(tile[None], targets([item]), [(96, 96)])(artifact)
+    assert score == pytest.approx((32 / 64 + 960 / 992) / 2)
+    child = loaded(artifact)
+    child.inputs([str(item.path)], 1)
+    assert np.array_equal(child._inputs[0][0], tile) and child.time(0, 2)["post_ns"]
 
 
 # ------------------------------------------------------------------------------------------- A against B

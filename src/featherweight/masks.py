@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featherweight.boxes import area_of
+from featherweight.boxes import area_of, middle
 from featherweight.errors import LabelError
 
 Mask = NDArray[np.uint8]
@@ -92,6 +92,8 @@ def resize_mask(mask: Mask, height: int, width: int, rule: str = "stretch") -> M
         SettingError: an unknown rule.
     """
     left, top, inner_width, inner_height = area_of(rule, (mask.shape[0], mask.shape[1]), (height, width))
+    if rule == "tile":
+        return middle(mask, height, width)
     inner = cv2.resize(mask, (inner_width, inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
     if inner.shape == (height, width):
         return np.asarray(inner, np.uint8)

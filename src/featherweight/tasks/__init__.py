@@ -24,6 +24,7 @@ class Task(Protocol):
     metric: str  # what `score` gives
     shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
 
+    by_pixel: bool  # whether outputs are probabilities of each pixel, which make a mask
     pictured: bool  # whether `seen` has something to show
 
     def decode(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[list[dict[str, Any]]]:

@@ -21,6 +21,7 @@ class Classify:
     name = "classify"
     metric = "top-1"
     shown: int | None = 5
+    by_pixel = False
     pictured = False
 
     def __init__(self, artifact: Artifact):

@@ -28,6 +28,7 @@ class Detect:
     name = "detect"
     metric = "AP50:95"
     shown: int | None = None
+    by_pixel = False
     pictured = True
 
     def __init__(self, artifact: Artifact):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
 from featherweight.errors import ArtifactError, DataError, LabelError, SettingError, display
-from featherweight.masks import MOST_CLASSES, Mask, chosen, mask_source_of, placed_mask, read_mask
+from featherweight.masks import MOST_CLASSES, Mask, chosen, mask_source_of, placed_mask, read_mask, resize_mask
 from featherweight.matches import SeenMask
 from featherweight.tasks.confusion import Counts, count, evaluate
 
@@ -23,6 +23,7 @@ class Segment:
     name = "segment"
     metric = "mean IoU"
     shown: int | None = None
+    by_pixel = True
     pictured = True
 
     def __init__(self, artifact: Artifact):
@@ -39,8 +40,9 @@ class Segment:
 
         Args:
             outputs: (n, h, w, classes) probabilities; (n, h, w, 1) or (n, h, w) the probability of class 1 where there
-                are two classes, else class indices. Of a picture that was run in tiles (h, w) is its own size.
-            sizes: (height, width) of each picture.
+                are two classes, else class indices.
+            sizes: (height, width) of each picture. Where the rule is "tile" the masks are of the outputs' size: that of
+                the picture where it was run in tiles, else that of the one tile in its middle.
 
         Raises:
             SettingError: outputs of another shape, or indices of no class.
@@ -58,7 +60,8 @@ class Segment:
                 f"outputs {outputs.shape} are no masks of {classes} classes; wanted (n, h, w, {classes}), or (n, h, w) "
                 "of indices"
             )
-        pairs = list(zip(maps, sizes, strict=True))
+        own = (maps.shape[1], maps.shape[2])
+        pairs = [(one, own if self._resize == "tile" else size) for one, size in zip(maps, sizes, strict=True)]
         if classes > 2 and maps.shape[-1] == 1:
             return [(placed_mask(self._indices(one[..., 0]), size, self._resize), None) for one, size in pairs]
         return [chosen(one, size, self._resize) for one, size in pairs]
@@ -108,7 +111,7 @@ class Segment:
             SettingError: as `masks`.
         """
         masks = self.masks(outputs, sizes)
-        return [count(_true(target), mask, len(self._classes)) for mask, target in zip(masks, targets, strict=True)]
+        return [self._count(self._true(target, mask), mask) for mask, target in zip(masks, targets, strict=True)]
 
     def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
         """`Counts`, a picture each → as `confusion.evaluate`; "right" is `None`. The targets are in the counts.
@@ -130,7 +133,7 @@ class Segment:
         """
         sizes = [(wanted.shape[1], wanted.shape[2])] * len(wanted) if wanted.ndim > 2 else []
         pairs = zip(self.masks(wanted, sizes), self.masks(found, sizes), strict=True)
-        counts = [count(true, mask, len(self._classes)) for true, mask in pairs]
+        counts = [self._count(true, mask) for true, mask in pairs]
         return float(evaluate(counts, self._classes, resamples=1)["value"])
 
     def seen(self, path: Path, outputs: NDArray[np.float32], size: tuple[int, int], target: Any) -> SeenMask:
@@ -141,19 +144,21 @@ class Segment:
             SettingError: as `masks`.
         """
         (found,) = self.masks(outputs, [size])
-        true = _true(target)
-        counts: Counts = count(true, found, len(self._classes))
-        return SeenMask.of(path, true, found, counts.iou)
+        true = self._true(target, found)
+        return SeenMask.of(path, true, found, self._count(true, found).iou)
 
+    def _count(self, true: Mask, found: Mask) -> Counts:
+        return count(true, found, len(self._classes))
 
-def _true(target: Any) -> Mask:
-    """The mask that a target as of `data.targets` names.
+    def _true(self, target: Any, found: Mask) -> Mask:
+        """The mask that a target as of `data.targets` names; of one tile its part in the middle.
 
-    Raises:
-        DataError: it cannot be read any more.
-    """
-    try:
-        return read_mask(mask_source_of(target), target["height"], target["width"])
-    except LabelError as error:
-        where = display(target["path"]) if target["path"] else "a picture with polygons"
-        raise DataError(f"{where} changed since the scan: {error}. Scan the data anew") from error
+        Raises:
+            DataError: it cannot be read any more.
+        """
+        try:
+            true = read_mask(mask_source_of(target), target["height"], target["width"])
+        except LabelError as error:
+            where = display(target["path"]) if target["path"] else "a picture with polygons"
+            raise DataError(f"{where} changed since the scan: {error}. Scan the data anew") from error
+        return resize_mask(true, *found.shape, self._resize) if self._resize == "tile" else true

@@ -124,8 +124,7 @@ class Child:
             for path in paths:
                 picture = self._decoded(path)
                 self._inputs.append(self._input(picture))
-                # One tile is an answer of its own size.
-                self._sizes.append(self._own_size if self._tiled else (picture.shape[0], picture.shape[1]))
+                self._sizes.append((picture.shape[0], picture.shape[1]))
             return {"inputs": "pictures of the data"}
         if self._artifact.foreign:
             self._inputs = [_noise(self._session, 1, seed) for seed in range(count)]
@@ -246,16 +245,10 @@ class Child:
         return tiled(self._session.run, prepared, *self._own_size)[None]
 
     def _input(self, picture: "Pixels") -> "Pixels":
-        """One input (1, h, w, 3) of a picture: all of it, or the tile in its middle, repeated where it is smaller."""
-        if not self._tiled:
-            from featherweight.image import resize
+        """One input (1, h, w, 3) of a picture: all of it, or the tile in its middle."""
+        from featherweight.image import resize
 
-            return resize(picture, *self._own_size, self._rule)[None]
-        rows, columns = (
-            (np.arange(wanted) + max(0, there - wanted) // 2) % there
-            for wanted, there in zip(self._own_size, picture.shape[:2], strict=True)
-        )
-        return np.ascontiguousarray(picture[rows[:, None], columns])[None]
+        return resize(picture, *self._own_size, self._rule)[None]
 
     def _keep(self, place: int, output: NDArray[np.float32]) -> None:
         """Keep what the timed run answers, to be held against the accuracy's: of large answers only some."""
