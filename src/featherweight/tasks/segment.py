@@ -161,4 +161,5 @@ class Segment:
         except LabelError as error:
             where = display(target["path"]) if target["path"] else "a picture with polygons"
             raise DataError(f"{where} changed since the scan: {error}. Scan the data anew") from error
-        return resize_mask(true, *found.shape, self._resize) if self._resize == "tile" else true
+        height, width = found.shape
+        return resize_mask(true, height, width, self._resize) if self._resize == "tile" else true
