@@ -3,7 +3,7 @@
 import base64
 import io
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ GROUND = (4 * 960 - 64) / (4 * 960 + 32)
 
 def loaded(artifact: Artifact) -> Child:
     child = Child()
-    child.load(str(artifact.path), "onnxruntime", {}, None, memory=False)
+    child.load(str(artifact.path), "onnxruntime", asdict(Settings()), None, memory=False)
     return child
 
 

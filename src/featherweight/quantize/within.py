@@ -20,6 +20,8 @@ from featherweight.quantize.sensitivity import Score, Sensitivity, costs, score_
 from featherweight.quantize.settings import QuantizeSettings
 from featherweight.tasks import Size, task_of
 
+MOST_ANSWERS_BYTES = 256_000_000  # of the float file, that are kept to be held against
+
 
 @dataclass(frozen=True)
 class _Trial:
@@ -112,11 +114,13 @@ def accuracy_on(
 
 def _agreement(source: Source) -> Score:
     """How far a file says the same as the float file on the calibration pictures, in the way of its task."""
-    wanted, task = answers(source.artifact, source.pictures), task_of(source.artifact)
+    # A segmenter's answers are larger than its pictures: as many of them as memory bears.
+    pictures = source.pictures[: max(len(source.wanted), MOST_ANSWERS_BYTES // source.wanted[0].nbytes)]
+    wanted, task = answers(source.artifact, pictures), task_of(source.artifact)
 
     def score(artifact: Artifact) -> float:
         try:
-            return task.agreement(wanted, answers(artifact, source.pictures))
+            return task.agreement(wanted, answers(artifact, pictures))
         except SettingError as error:
             raise ExportError(f"{source.artifact.name}: {error}") from error
 
