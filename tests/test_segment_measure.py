@@ -264,4 +264,15 @@ def test_classes_are_on_the_page_and_on_the_card() -> None:
     assert "<h2>By class</h2>" in page and "<h2>By class and size</h2>" in page
 
 
+def test_what_the_pixels_of_each_class_were_called_is_on_the_page() -> None:
+    classes = {name: {"iou": 0.5, "pixels": 4} for name in ("a", HOSTILE, "c")}
+    scores = {"classes": classes, "confusion": [[3, 1, 0], [0, 0, 0], [0, 1, 1]]}
+    text = "".join(by_class(compare([replace(RECORD, scores=scores)])))
+    assert "<td>75.0 %</td><td>25.0 %</td><td>0.0 %</td>" in text and "<td>50.0 %</td><td>50.0 %</td>" in text
+    assert "<img" not in text
+    for odd in (None, 3, [[1]], [[1, 2], 3, 4], [[1, 2, "<b>"]] * 3, [[1, 2, -1]] * 3, [[1, 2, True]] * 3):
+        odd_scores = {**scores, "confusion": odd}
+        assert "were called" not in "".join(by_class(compare([replace(RECORD, scores=odd_scores)])))
+
+
 DETECTED = {"classes": {"red": {"ap": 0.5, "ap50": 0.875, "boxes": 8}}}

@@ -70,6 +70,7 @@ def _of_kind(kind: Kind, records: Sequence[Record]) -> list[str]:
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>",
         *(f"<p>{line}</p>" for line in more),
         *(_thresholds(some) for some in columns),
+        *(_confusion(some) for some in columns),
     ]
 
 
@@ -130,3 +131,27 @@ def _thresholds(records: Sequence[Record]) -> str:
         '<table><thead><tr><th class="text">least score</th><th class="text">precision: of what is found, right</th>'
         f'<th class="text">recall: of what is there, found</th></tr></thead><tbody>{lines}</tbody></table></details>'
     )
+
+
+def _confusion(records: Sequence[Record]) -> str:
+    """A part to unfold: what the pixels of each class were called; of two classes the rest says it all."""
+    names, rows = list(class_scores(records[0])), (records[0].scores or {}).get("confusion")
+    if len(names) < 3 or not isinstance(rows, list) or len(rows) != len(names):
+        return ""
+    if not all(isinstance(row, list) and len(row) == len(names) and all(map(_is_count, row)) for row in rows):
+        return ""
+    heads = "".join(f"<th>{escape(name)}</th>" for name in names)
+    lines = "".join(
+        f'<tr><td class="file">{escape(name)}</td>'
+        f"{''.join(f'<td>{share_text(pixels / max(1, sum(row)))}</td>' for pixels in row)}</tr>"
+        for name, row in zip(names, rows, strict=True)
+    )
+    return (
+        f"<details><summary>What the pixels of each class were called: {escape(_head(records))}</summary>"
+        f'<div class="scroll"><table><thead><tr><th class="text">true</th>{heads}</tr></thead><tbody>{lines}</tbody>'
+        "</table></div></details>"
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
