@@ -44,7 +44,7 @@ def png(values: NDArray[np.uint8], palette: Sequence[Colour | None], side: int) 
     image = Image.fromarray(np.asarray(small, np.uint8), "P")
     image.putpalette([part for colour in palette for part in colour or (0, 0, 0)])
     stream = io.BytesIO()
-    image.save(stream, "PNG", transparency=bytes(0 if colour is None else 255 for colour in palette), optimize=True)
+    image.save(stream, "PNG", transparency=bytes(0 if colour is None else 255 for colour in palette))
     return _address("png", stream.getvalue())
 
 

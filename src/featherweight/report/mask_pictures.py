@@ -16,7 +16,7 @@ from featherweight.masks import IGNORE
 from featherweight.matches import SeenMask
 from featherweight.page import escape
 from featherweight.report.inline import Colour, jpeg, png
-from featherweight.tasks.confusion import count, ious
+from featherweight.tasks.confusion import compared, ious
 
 PANEL, GAP, HEAD = 300, 12, 20  # pixels of the page: the longer side of each of the four, between them, above them
 SIDE = 600  # of what is in the page, so that it stays sharp where it is enlarged
@@ -73,7 +73,7 @@ def _words(seen: SeenMask, true: NDArray[np.uint8], found: NDArray[np.uint8], cl
     """`mean IoU 71.2 %; nucleus 44.0 %, background 98.4 %; missed 3.1 % of the pixels, wrong 1.2 %`."""
     if seen.iou is None:
         return "nothing is asked in it"
-    known = ious(count(true, found, len(classes)).parts)
+    known = ious(compared(true, found, len(classes)).parts)
     order = [place for place in np.argsort(known, kind="stable").tolist() if not np.isnan(known[place])]
     by_class = ", ".join(f"{classes[place]} {100 * known[place]:.1f} %" for place in order[:MOST_TOLD])
     more = f" and {len(order) - MOST_TOLD} more classes" if len(order) > MOST_TOLD else ""

@@ -14,7 +14,7 @@ Imports errors and masks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -65,7 +65,17 @@ class Counts:
 
 
 def count(true: Mask, found: Mask, classes: int) -> Counts:
-    """Count one picture.
+    """Count one picture, with its boundaries.
+
+    Args and raises as `compared`.
+    """
+    counts = compared(true, found, classes)
+    there = np.where(true == IGNORE, true, found)
+    return replace(counts, boundaries=boundary_f1(true, there))
+
+
+def compared(true: Mask, found: Mask, classes: int) -> Counts:
+    """Count the pixels of one picture, and no boundaries.
 
     Args:
         true: (h, w) class indices, or `IGNORE` where nothing is asked.
@@ -86,7 +96,7 @@ def count(true: Mask, found: Mask, classes: int) -> Counts:
         raise SettingError(f"a found pixel of class {answers.max()}; wanted 0 to {classes - 1}")
     whole = np.bincount(truths * np.int64(classes) + answers, minlength=1)
     cells = np.flatnonzero(whole)
-    return Counts(classes, cells, whole[cells], boundary_f1(true, np.where(asked, found, np.uint8(IGNORE))))
+    return Counts(classes, cells, whole[cells], {})
 
 
 def boundary_f1(true: Mask, found: Mask, tolerance: float | None = None) -> dict[int, float]:

@@ -14,7 +14,7 @@ from featherweight.artifact import Artifact
 from featherweight.errors import ArtifactError, DataError, LabelError, SettingError, display
 from featherweight.masks import MOST_CLASSES, Mask, chosen, mask_source_of, placed_mask, read_mask, resize_mask
 from featherweight.matches import SeenMask
-from featherweight.tasks.confusion import Counts, count, evaluate
+from featherweight.tasks.confusion import compared, count, evaluate
 
 
 class Segment:
@@ -111,7 +111,8 @@ class Segment:
             SettingError: as `masks`.
         """
         masks = self.masks(outputs, sizes)
-        return [self._count(self._true(target, mask), mask) for mask, target in zip(masks, targets, strict=True)]
+        classes = len(self._classes)
+        return [count(self._true(target, mask), mask, classes) for mask, target in zip(masks, targets, strict=True)]
 
     def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
         """`Counts`, a picture each → as `confusion.evaluate`; "right" is `None`. The targets are in the counts.
@@ -133,7 +134,7 @@ class Segment:
         """
         sizes = [(wanted.shape[1], wanted.shape[2])] * len(wanted) if wanted.ndim > 2 else []
         pairs = zip(self.masks(wanted, sizes), self.masks(found, sizes), strict=True)
-        counts = [self._count(true, mask) for true, mask in pairs]
+        counts = [compared(true, mask, len(self._classes)) for true, mask in pairs]
         return float(evaluate(counts, self._classes, resamples=1)["value"])
 
     def seen(self, path: Path, outputs: NDArray[np.float32], size: tuple[int, int], target: Any) -> SeenMask:
@@ -145,10 +146,7 @@ class Segment:
         """
         (found,) = self.masks(outputs, [size])
         true = self._true(target, found)
-        return SeenMask.of(path, true, found, self._count(true, found).iou)
-
-    def _count(self, true: Mask, found: Mask) -> Counts:
-        return count(true, found, len(self._classes))
+        return SeenMask.of(path, true, found, compared(true, found, len(self._classes)).iou)
 
     def _true(self, target: Any, found: Mask) -> Mask:
         """The mask that a target as of `data.targets` names; of one tile its part in the middle.
