@@ -13,7 +13,7 @@ A segmenter has one output (n, h, w, classes) of probabilities at the size of it
 Imports boxes and errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,3 +112,15 @@ def mask_of(probabilities: NDArray[np.float32], size: tuple[int, int], rule: str
         layers = [cv2.resize(np.ascontiguousarray(inner[..., one]), size[::-1]) for one in range(inner.shape[-1])]
         inner = np.stack(layers, axis=-1)
     return np.asarray(inner[..., 0] > 0.5 if inner.shape[-1] == 1 else inner.argmax(-1), np.uint8)
+
+
+def shares_of(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """`[{"label", "share"}, …]` of the classes that are there, the greatest first; shares are of all pixels, 0–1.
+
+    Args:
+        counts: pixels of each value of a mask, (classes or more,).
+        classes: their names.
+    """
+    total = max(1, int(counts.sum()))
+    order = np.argsort(-counts[: len(classes)], kind="stable")
+    return [{"label": classes[one], "share": round(float(counts[one] / total), 6)} for one in order if counts[one]]

@@ -69,13 +69,11 @@ def _area(ring: Ring) -> int:
 
 
 def _joined(piece: Piece) -> Ring:
-    """One ring: COCO's have no holes, so each is entered and left again by the same cut."""
+    """One ring: COCO's have no holes, so each is entered and left again by the same cut, the other way round."""
     ring = piece.outer
-    # From the right to the left: so the nearest point to the right of a hole is never cut off from it by another hole.
-    for hole in sorted(piece.holes, key=lambda hole: int(-hole[:, 0].max())):
+    for hole in piece.holes:
         start = int(hole[:, 0].argmax())
-        away = np.abs(ring - hole[start]).sum(axis=1)
-        near = int(away.argmin())
+        near = int(np.abs(ring - hole[start]).sum(axis=1).argmin())
         around = np.concatenate([hole[start:], hole[: start + 1]])
         if _turns_right(hole) == _turns_right(piece.outer):
             around = around[::-1]

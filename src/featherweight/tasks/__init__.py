@@ -21,6 +21,7 @@ class Task(Protocol):
     name: str
     metric: str  # what `score` gives
     shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
+    by_pixel: bool  # whether outputs are probabilities of each pixel, which make a mask
 
     def decode(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[list[dict[str, Any]]]:
         """Outputs (n, …) for pictures of these sizes → for each its predictions, best first, as plain values."""
@@ -66,12 +67,14 @@ def task_of(artifact: Artifact) -> Task:
     """
     from featherweight.tasks.classify import Classify
     from featherweight.tasks.detect import Detect
+    from featherweight.tasks.segment import Segment
 
     if artifact.task is None or artifact.classes is None:
         raise ArtifactError(
-            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder"
+            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder, or its task "
+            "and their names with it"
         )
-    tasks: dict[str, Callable[[Artifact], Task]] = {Classify.name: Classify, Detect.name: Detect}
+    tasks: dict[str, Callable[[Artifact], Task]] = {one.name: one for one in (Classify, Detect, Segment)}
     if artifact.task not in tasks:
         raise SettingError(f"unknown task {artifact.task!r}; known: {', '.join(tasks)}")
     return tasks[artifact.task](artifact)

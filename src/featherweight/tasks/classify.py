@@ -20,6 +20,7 @@ class Classify:
     name = "classify"
     metric = "top-1"
     shown: int | None = 5
+    by_pixel = False
 
     def __init__(self, artifact: Artifact):
         self._classes = artifact.classes or ()

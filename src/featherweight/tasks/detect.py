@@ -26,6 +26,7 @@ class Detect:
     name = "detect"
     metric = "AP50:95"
     shown: int | None = None
+    by_pixel = False
 
     def __init__(self, artifact: Artifact):
         if artifact.decoding is None:
