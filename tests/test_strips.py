@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def filtered_png(pixels: np.ndarray, parts: int = 3) -> bytes:
     cuts = np.linspace(0, len(data), parts + 1).astype(int)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 0)
     chunks = [(b"IHDR", header), (b"tEXt", b"a\0b"), (b"IDAT", b"")]
-    chunks += [(b"IDAT", data[start:end]) for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+    chunks += [(b"IDAT", data[start:end]) for start, end in pairwise(cuts)]
     return strips.PNG_START + b"".join(strips._chunk(*one) for one in [*chunks, (b"IEND", b"")])
 
 

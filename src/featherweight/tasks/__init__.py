@@ -71,8 +71,8 @@ def task_of(artifact: Artifact) -> Task:
 
     if artifact.task is None or artifact.classes is None:
         raise ArtifactError(
-            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder, or its task "
-            "and their names with it"
+            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder, or "
+            "its task and their names with it"
         )
     tasks: dict[str, Callable[[Artifact], Task]] = {one.name: one for one in (Classify, Detect, Segment)}
     if artifact.task not in tasks:
