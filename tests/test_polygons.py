@@ -72,5 +72,5 @@ def test_rings_cover_their_pixels(mask: np.ndarray) -> None:
 
 def test_a_hole_is_cut_open() -> None:
     outer, hole = np.array([[0, 0], [9, 0], [9, 9], [0, 9]]), np.array([[3, 3], [6, 3], [6, 6], [3, 6]])
-    (one,) = as_coco(iter([Piece(1, outer, (hole, hole + (3, 3)))]), CLASSES)
+    (one,) = as_coco(iter([Piece(1, outer, (hole, hole + np.array([3, 3])))]), CLASSES)
     assert one["area"] == 81 - 9 - 9 and len(one["segmentation"]) == 1

@@ -140,7 +140,8 @@ def tiling(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         seen.append(picture.shape)
         return tiled(run, picture, height, width)
 
-    monkeypatch.setattr("featherweight.tiles.tiled", watched)
+    for place in ("featherweight.tiles.tiled", "featherweight.predict.tiled"):
+        monkeypatch.setattr(place, watched)
     return seen
 
 

@@ -27,6 +27,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -193,16 +194,17 @@ def described(
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Names of classes out of a file of text, one a line, in order; empty lines at its end are none.
+    """Names of classes out of a file of text, one a line, in order, up to the first empty line.
 
     Raises:
         SettingError: it cannot be read, is empty, or has a name twice.
     """
     try:
-        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").rstrip().splitlines())
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"names {path} cannot be read: {error}") from error
-    if not all(names) or len(set(names)) != len(names) or not names:
+    names = tuple(takewhile(bool, lines))
+    if len(set(names)) != len(names) or not names:
         raise SettingError(f"names {path}: {len(names)} lines; wanted a name a line, each once")
     return names
 

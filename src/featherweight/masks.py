@@ -15,7 +15,7 @@ A segmenter has one output (n, h, w, classes) of probabilities at the size of it
 Imports boxes and errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -161,3 +161,15 @@ def _linear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
         return values.astype(np.float32)
     plane = np.ascontiguousarray(values, np.float32)
     return np.asarray(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def shares_of(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """`[{"label", "share"}, …]` of the classes that are there, the greatest first; shares are of all pixels, 0–1.
+
+    Args:
+        counts: pixels of each value of a mask, (classes or more,).
+        classes: their names.
+    """
+    total = max(1, int(counts.sum()))
+    order = np.argsort(-counts[: len(classes)], kind="stable")
+    return [{"label": classes[one], "share": round(float(counts[one] / total), 6)} for one in order if counts[one]]

@@ -43,7 +43,7 @@ def pieces_of(mask: Mask) -> Iterator[Piece]:
         # Contours go through the middles of pixels. Of a mask of twice the size, a middle is next to one corner only.
         double = there[top : top + height, left : left + width].repeat(2, axis=0).repeat(2, axis=1)
         contours, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        rings = [_corners(contour[:, 0].astype(np.int64)) + (left, top) for contour in contours]
+        rings = [_corners(contour[:, 0].astype(np.int64)) + np.array([left, top]) for contour in contours]
         holes: dict[int, list[Ring]] = {}
         for ring, (_, _, _, parent) in zip(rings, tree[0], strict=True):
             if parent >= 0:
@@ -59,7 +59,8 @@ def _corners(double: Ring) -> Ring:
     moves = np.roll(points, -1, axis=0) - points
     points = points[moves.any(axis=1)]
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
-    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    turns: Ring = points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+    return turns
 
 
 def _area(ring: Ring) -> int:
@@ -69,13 +70,11 @@ def _area(ring: Ring) -> int:
 
 
 def _joined(piece: Piece) -> Ring:
-    """One ring: COCO's have no holes, so each is entered and left again by the same cut."""
+    """One ring: COCO's have no holes, so each is entered and left again by the same cut, the other way round."""
     ring = piece.outer
-    # From the right to the left: so the nearest point to the right of a hole is never cut off from it by another hole.
-    for hole in sorted(piece.holes, key=lambda hole: int(-hole[:, 0].max())):
+    for hole in piece.holes:
         start = int(hole[:, 0].argmax())
-        away = np.abs(ring - hole[start]).sum(axis=1)
-        near = int(away.argmin())
+        near = int(np.abs(ring - hole[start]).sum(axis=1).argmin())
         around = np.concatenate([hole[start:], hole[: start + 1]])
         if _turns_right(hole) == _turns_right(piece.outer):
             around = around[::-1]
@@ -105,7 +104,7 @@ def as_coco(pieces: Iterator[Piece], classes: Sequence[str]) -> list[dict[str, A
 
 
 def as_geojson(pieces: Iterator[Piece], classes: Sequence[str]) -> dict[str, Any]:
-    """A FeatureCollection of polygons, each closed, holes after the outer ring; x to the right and y down, in pixels."""
+    """A FeatureCollection of polygons, each closed, holes after the outer ring; x goes right, y down, in pixels."""
     features = [
         {
             "type": "Feature",

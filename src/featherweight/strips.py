@@ -150,7 +150,9 @@ def _open_bmp(path: Path, start: bytes) -> _RawRows:
     width, height = struct.unpack_from("<ii", start, 18)
     bits, packing = struct.unpack_from("<HI", start, 28)
     if (bits, packing) != (24, 0) or height < 0:
-        raise ImageError(f"a large BMP of {bits} bits, packing {packing}; wanted 24 bits, unpacked, from below to above")
+        raise ImageError(
+            f"a large BMP of {bits} bits, packing {packing}; wanted 24 bits, unpacked, from below to above"
+        )
     return _RawRows(path, (height, width, 3), begin, (3 * width + 3) // 4 * 4, backwards=True)
 
 
@@ -245,7 +247,12 @@ class _PngRows:
         """Rows are told as differences from the row above: that one, as it is, goes in front."""
         filtered = b"\0" + self._above + self._inflated(count * (1 + self._row))
         header = struct.pack(">II", self.width, count + 1) + self._form
-        parts = [_chunk(b"IHDR", header), *self._kept, _chunk(b"IDAT", zlib.compress(filtered, 0)), _chunk(b"IEND", b"")]
+        parts = [
+            _chunk(b"IHDR", header),
+            *self._kept,
+            _chunk(b"IDAT", zlib.compress(filtered, 0)),
+            _chunk(b"IEND", b""),
+        ]
         try:
             with PngImagePlugin.PngImageFile(io.BytesIO(PNG_START + b"".join(parts))) as image:
                 image.load()

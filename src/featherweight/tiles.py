@@ -123,8 +123,7 @@ def _axis(length: int, size: int, overlap: int) -> _Axis:
     total = np.zeros(last + size)
     for start, weight in zip(starts, weights, strict=True):
         total[start : start + size] += weight
-    for start, weight in zip(starts, weights, strict=True):
-        weight /= total[start : start + size]
+    weights /= np.stack([total[start : start + size] for start in starts])
     return _Axis(length, starts, weights.astype(np.float32))
 
 

@@ -23,7 +23,6 @@ class Task(Protocol):
     name: str
     metric: str  # what `score` gives
     shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
-
     by_pixel: bool  # whether outputs are probabilities of each pixel, which make a mask
     pictured: bool  # whether `seen` has something to show
 
@@ -86,7 +85,8 @@ def task_of(artifact: Artifact) -> Task:
 
     if artifact.task is None or artifact.classes is None:
         raise ArtifactError(
-            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder"
+            f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder, or "
+            "its task and their names with it"
         )
     kinds: tuple[Any, ...] = (Classify, Detect, Segment)
     tasks: dict[str, Callable[[Artifact], Task]] = {kind.name: kind for kind in kinds}
