@@ -162,7 +162,10 @@ def test_intervals_by_name() -> None:
     record = make_record()
     assert record.interval("accuracy") == (0.81, 0.92)
     assert record.interval("latency_p50_ms") == (4.125, 4.375)
-    assert record.interval("size_bytes") is None
+    assert record.interval("size_bytes") is None and record.interval("iou") is None
+    assert make_record(scores={"iou_interval": [0.5, 0.75]}).interval("iou") == (0.5, 0.75)
+    for odd in (None, 3, [0.5], ["a", "b"], [0.75, 0.5], [0.5, 2]):
+        assert make_record(scores={"iou_interval": odd}).interval("iou") is None
 
 
 # ------------------------------------------------------------------------------------------------------ reading

@@ -76,12 +76,15 @@ def test_the_record_of_a_segmenter(squares: Dataset, tmp_path: Path) -> None:
     assert record.pixel_accuracy == pytest.approx(1 - (32 + 64) / (4 * SIZE**2))
     assert record.boundary_f1 is not None and 0.5 < record.boundary_f1 < 1
     assert record.accuracy_interval is not None and record.accuracy_interval[0] < record.accuracy_interval[1]
-    assert record.scores is not None and record.scores["confusion"][1] == [32, 224]
+    assert record.scores is not None and record.scores["confusion"] == {
+        "classes": ["ground", "thing"],
+        "pixels": [[3776, 64], [32, 224]],
+    }
     assert record.settings["timed_outputs_checked"] == 2
     assert not [reason for reason in record.unstable if "outputs" in reason]
     assert record.total_p50_ms is not None and record.postprocess_p50_ms is not None
     said = card(record)
-    assert "mean IoU                 " in said and "IoU of class 1           70.0 %" in said
+    assert "mean IoU                 " in said and "IoU of class 1           70.0 % (" in said
     assert "IoU by class             thing 70.0 %, ground " in said
     assert not parse_budget("iou>=0.69,accuracy>=0.8").violations(record)
     assert parse_budget("iou>=0.71").violations(record)
@@ -268,13 +271,18 @@ def test_classes_are_on_the_page_and_on_the_card() -> None:
 
 def test_what_the_pixels_of_each_class_were_called_is_on_the_page() -> None:
     classes = {name: {"iou": 0.5, "pixels": 4} for name in ("a", HOSTILE, "c")}
-    scores = {"classes": classes, "confusion": [[3, 1, 0], [0, 0, 0], [0, 1, 1]]}
+    names, pixels = ["c", HOSTILE, "a"], [[3, 1, 0], [0, 0, 0], [0, 1, 1]]
+    scores = {"classes": classes, "confusion": {"classes": names, "pixels": pixels}}
     text = "".join(by_class(compare([replace(RECORD, scores=scores)])))
-    assert "<td>75.0 %</td><td>25.0 %</td><td>0.0 %</td>" in text and "<td>50.0 %</td><td>50.0 %</td>" in text
+    assert '<td class="file">c</td><td>75.0 %</td><td>25.0 %</td><td>0.0 %</td>' in text
+    assert "<td>0.0 %</td><td>50.0 %</td><td>50.0 %</td>" in text
     assert "<img" not in text
     for odd in (None, 3, [[1]], [[1, 2], 3, 4], [[1, 2, "<b>"]] * 3, [[1, 2, -1]] * 3, [[1, 2, True]] * 3):
-        odd_scores = {**scores, "confusion": odd}
-        assert "were called" not in "".join(by_class(compare([replace(RECORD, scores=odd_scores)])))
+        for one in (odd, {"classes": names, "pixels": odd}, {"classes": odd, "pixels": pixels}):
+            odd_scores = {**scores, "confusion": one}
+            shown = len(odd) == 3 and one == {"classes": odd, "pixels": pixels} if isinstance(odd, list) else False
+            text = "".join(by_class(compare([replace(RECORD, scores=odd_scores)])))
+            assert ("were called" in text) is shown and "<b>" not in text
 
 
 DETECTED = {"classes": {"red": {"ap": 0.5, "ap50": 0.875, "boxes": 8}}}

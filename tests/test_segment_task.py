@@ -155,7 +155,8 @@ def test_pictures_are_counted_one_by_one_and_scored_together(tmp_path: Path) -> 
     assert score["scores"]["classes"]["dog"] == {
         "iou": None, "interval": None, "dice": None, "precision": None, "recall": None, "boundary_f1": None, "pixels": 0
     }  # fmt: skip
-    assert score["scores"]["confusion"] == [[27, 1, 0], [1, 2, 0], [0, 0, 0]]
+    wanted = {"classes": list(THREE), "pixels": [[27, 1, 0], [1, 2, 0], [0, 0, 0]]}
+    assert score["scores"]["confusion"] == wanted and score["scores"]["iou_interval"] is None
 
 
 def test_a_mask_that_is_gone(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_of_two_classes_the_second_one_has_its_iou() -> None:
     assert thing["recall"] == pytest.approx(whole[1, 1] / whole[1].sum()) and thing["pixels"] == whole[1].sum()
     low, high = found["interval"]
     assert low < found["value"] < high and high - low < 0.2
-    assert thing["interval"][0] < iou < thing["interval"][1]
+    assert thing["interval"][0] < iou < thing["interval"][1] and found["scores"]["iou_interval"] == thing["interval"]
     assert found == evaluate(counts, TWO)  # the same draws each time
 
 

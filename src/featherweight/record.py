@@ -121,6 +121,9 @@ class Record:
 
     def interval(self, name: str) -> tuple[float, float] | None:
         """The 95 % interval of a measured field, where one was taken."""
+        of_iou = (self.scores or {}).get("iou_interval") if name == "iou" else None
+        if of_iou is not None and fits(of_iou, tuple[float, float]) and 0 <= of_iou[0] <= of_iou[1] <= 1:
+            return of_iou[0], of_iou[1]
         return {"accuracy": self.accuracy_interval, "latency_p50_ms": self.latency_p50_interval_ms}.get(name)
 
 

@@ -135,8 +135,9 @@ def _thresholds(records: Sequence[Record]) -> str:
 
 def _confusion(records: Sequence[Record]) -> str:
     """A part to unfold: what the pixels of each class were called; of two classes the rest says it all."""
-    names, rows = list(class_scores(records[0])), (records[0].scores or {}).get("confusion")
-    if len(names) < 3 or not isinstance(rows, list) or len(rows) != len(names):
+    whole = (records[0].scores or {}).get("confusion")
+    names, rows = (whole.get("classes"), whole.get("pixels")) if isinstance(whole, Mapping) else (None, None)
+    if not isinstance(names, list) or not isinstance(rows, list) or not len(names) == len(rows) > 2:
         return ""
     if not all(isinstance(row, list) and len(row) == len(names) and all(map(_is_count, row)) for row in rows):
         return ""

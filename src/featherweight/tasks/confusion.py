@@ -167,8 +167,9 @@ def evaluate(counts: Sequence[Counts], classes: Sequence[str], resamples: int = 
         "value" (mean IoU, over the classes that are true or were found anywhere), "interval" of 95 %, "n" pictures,
         "drawn" (the value on pictures drawn anew, the same draws whatever was found), "pixel_accuracy",
         "boundary_f1"; "iou" and "dice", of two classes those of class 1, else `None` and the mean. In "scores" a
-        class each "iou", its "interval", "dice", "precision", "recall", "boundary_f1" and true "pixels", and the
-        "confusion" matrix (true, found) of up to 32 classes. `None` where there is nothing to tell.
+        class each "iou", its "interval", "dice", "precision", "recall", "boundary_f1" and true "pixels", the
+        "iou_interval", and the "confusion" matrix of up to 32 classes, rows true and columns found. `None` where there
+        is nothing to tell.
 
     Raises:
         DataError: no pixel counts in any picture.
@@ -198,8 +199,10 @@ def evaluate(counts: Sequence[Counts], classes: Sequence[str], resamples: int = 
     ]
     scores: dict[str, Any] = {"classes": dict(zip(classes, by_class, strict=True)), "boundary_tolerance": TOLERANCE}
     if len(classes) <= MOST_CELLS:
-        scores["confusion"] = np.sum([one.matrix for one in counts], axis=0).tolist()
+        # With its names: an object's keys have no order of their own in JSON.
+        scores["confusion"] = {"classes": list(classes), "pixels": np.sum([one.matrix for one in counts], 0).tolist()}
     two = len(classes) == 2
+    scores["iou_interval"] = by_class[1]["interval"] if two else None
     return {
         "value": value,
         "interval": (float(low), float(high)),
