@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from dataclasses import asdict, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def asked(dataset: Dataset) -> list[tuple[str, object]]:
 
 def test_the_record_of_a_segmenter(squares: Dataset, tmp_path: Path) -> None:
     artifact = make_thresholder(tmp_path / "thresholder")
-    protocol = replace(QUICK, cold_starts=0, throughput_seconds=0, energy_window_seconds=0, inputs=2)
+    protocol = replace(QUICK, cold_starts=0, throughput_seconds=0, energy_window_seconds=0, inputs=2, total_seconds=0.1)
     case = Case(artifact, "onnxruntime", Settings())
     record, _ = measure_case(case, pictures_of(artifact, squares, None), protocol, Origin(0, None))
     assert (record.metric, record.task, record.accuracy_n) == ("mean IoU", "segment", 4)
@@ -143,8 +144,8 @@ def tiling(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         seen.append(picture.shape)
         return tiled(run, picture, height, width)
 
-    for place in ("featherweight.tiles.tiled", "featherweight.predict.tiled"):
-        monkeypatch.setattr(place, watched)
+    for name in ("featherweight.tiles", "featherweight.predict"):  # the package's `predict` is the verb
+        monkeypatch.setattr(import_module(name), "tiled", watched)
     return seen
 
 

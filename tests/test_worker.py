@@ -436,13 +436,15 @@ class Scored(Child):
     """Its pictures are empty and its task gives no score."""
 
     _task = SimpleNamespace(  # type: ignore[assignment]
-        read=lambda outputs, sizes: list(outputs),
+        read=lambda outputs, sizes, targets: list(outputs),
         decode=lambda outputs, sizes: [],
         score=lambda answers, targets: {"n": len(answers)},
     )
 
-    def _picture(self, path: str) -> tuple[np.ndarray, tuple[int, int]]:
-        return np.zeros((1, 1, 1, 3), np.uint8), (1, 1)
+    _rule, _own_size = "stretch", (1, 1)  # type: ignore[assignment]
+
+    def _decoded(self, path: str) -> np.ndarray:
+        return np.zeros((1, 1, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
