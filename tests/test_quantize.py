@@ -199,6 +199,11 @@ def test_the_error_of_probabilities_and_of_other_numbers() -> None:
     boxes = np.array([[3.0, 0.0], [0.0, 4.0]], np.float32)
     assert output_error(boxes, boxes + np.array([[0.5, 0], [0, 0]], np.float32)) == pytest.approx(0.5 / 5)
     assert np.isnan(output_error(wanted, wanted * np.nan))
+    # Of a map of 100 probabilities: what is found is lost, and next to nothing where nothing is found.
+    maps = np.zeros((1, 10, 10, 1), np.float32)
+    assert output_error(maps, maps + np.float32(0.01)) == pytest.approx(0.1)
+    maps[0, :2] = 1
+    assert output_error(maps, maps * 0) == pytest.approx(1.0)
 
 
 def test_the_tolerance_is_that_of_the_precision() -> None:

@@ -378,7 +378,7 @@ def _measure(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _write_measured(artifacts: Sequence[str], records: Sequence[Any], dataset: "Dataset | None", output: str) -> None:
-    """A page of what was just measured, with pictures where there are boxes."""
+    """A page of what was just measured, with pictures where there are boxes or masks."""
     from featherweight.artifact import read_artifact
     from featherweight.compare import DEFAULT_KEYS
     from featherweight.predict import answers_of
@@ -548,17 +548,23 @@ def _models(args: argparse.Namespace) -> tuple[str, int]:
 def _predict(args: argparse.Namespace) -> tuple[str | Iterator[str], int]:
     import json
 
+    from featherweight.artifact import described, read_artifact, read_names
     from featherweight.predict import PredictSettings, predictions
 
+    names = () if args.names is None else read_names(args.names)
+    size = _size(args.input, "--input")
+    artifact = described(read_artifact(args.artifact), args.task, names, args.resize, size)
     settings = PredictSettings(
         top=args.top,
         score=args.score,
         draw=None if args.draw is None else Path(args.draw),
+        masks=None if args.masks is None else Path(args.masks),
+        polygons=args.polygons,
         output=None if args.output is None else Path(args.output),
         frames=args.frames,
         bar=sys.__stdout__ is None or not sys.__stdout__.isatty(),  # a bar among the lines would be torn by them
     )
-    found = predictions(args.artifact, args.images, args.runtime, args.threads, settings)
+    found = predictions(artifact, args.images, args.runtime, args.threads, settings)
     if args.json:
         return _json(list(found)), 0
     if args.lines:
@@ -567,9 +573,9 @@ def _predict(args: argparse.Namespace) -> tuple[str | Iterator[str], int]:
 
 
 def _told_text(result: dict[str, Any]) -> str:
-    """One picture's predictions on a line: `dog.jpg: dog 97.1 % at 10,20–200,180`."""
+    """One picture's predictions on a line: `dog.jpg: dog 97.1 % at 10,20–200,180`; of a mask, the classes' shares."""
     best = (
-        f"{one['label']} {100 * one['score']:.1f} %"
+        f"{one['label']} {100 * (one['share'] if 'share' in one else one['score']):.1f} %"
         + (" at {:.0f},{:.0f}–{:.0f},{:.0f}".format(*one["box"]) if "box" in one else "")
         for one in result["predictions"]
     )
@@ -842,8 +848,8 @@ def _parser() -> argparse.ArgumentParser:
     models = _verb(verbs, "models", _models, "the zoo: parameters, MACs, published accuracy, source")
     models.add_argument("name", metavar="NAME", nargs="?", help="explain this one: its stages, input and weights")
 
-    predict = _verb(verbs, "predict", _predict, "labels or boxes of pictures, folders, videos or a camera")
-    predict.add_argument("artifact", metavar="ARTIFACT")
+    predict = _verb(verbs, "predict", _predict, "labels, boxes or masks of pictures, folders, videos or a camera")
+    predict.add_argument("artifact", metavar="ARTIFACT", help="an artifact, or a bare file with --task and --names")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="a picture, a folder, a video, a camera's number")
     predict.add_argument(
         "--runtime", metavar="NAME", help="(default: as tune found best here, else the first that runs the file)"
@@ -852,6 +858,14 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, help="how many predictions a picture (default: 5 labels, or every box)")
     predict.add_argument("--score", type=float, help="the least score of a box (default: as the artifact says)")
     predict.add_argument("--draw", metavar="FOLDER", help="write the pictures with their predictions drawn on")
+    predict.add_argument("--masks", metavar="FOLDER", help="write masks, PNG files of class indices with a palette")
+    predict.add_argument("--polygons", metavar="FORM", help="tell outlines in a mask, too: coco or geojson")
+    predict.add_argument(
+        "--resize", metavar="RULE", help="stretch, letterbox, bilinear or tile (default: as the artifact says)"
+    )
+    predict.add_argument("--task", metavar="TASK", help="of a bare file: classify or segment")
+    predict.add_argument("--names", metavar="FILE", help="of a bare file: the names of its classes, one a line")
+    predict.add_argument("--input", default="", metavar="PIXELS", help="of a bare file: the size that it leaves open")
     predict.add_argument("--output", metavar="FILE", help="write JSON lines, one a picture or frame")
     predict.add_argument("--lines", action="store_true", help="print JSON lines, each as soon as it is there")
     predict.add_argument("--frames", type=int, metavar="N", help="at most so many of each video or camera")

@@ -1,4 +1,5 @@
-"""Predictions drawn onto a picture: boxes with legible labels, a colour a class, in proportion to the picture.
+"""Predictions drawn onto a picture: boxes with legible labels, masks with a legend, a colour a class, in proportion
+to the picture.
 
 Imports nothing of the package.
 """
@@ -8,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -22,6 +24,7 @@ SATURATION = 0.85
 # Shares of the picture's longer side, and the least in pixels.
 LINE, LEAST_LINE = 0.003, 2
 TEXT, LEAST_TEXT = 0.02, 11
+VEIL = 0.5  # how much of a class' colour lies on its pixels
 
 
 def draw(
@@ -47,6 +50,45 @@ def draw(
     for one in predictions[:1] if not boxed else ():
         _label(canvas, image.size, one, (0, 0, image.width, image.height), colours[one["label"]], font)
     return np.asarray(image)
+
+
+def draw_mask(
+    pixels: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    predictions: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+) -> NDArray[np.uint8]:
+    """A copy of a picture (h, w, 3) under its mask (h, w): each class but 0 a veil with an outline; a legend of shares.
+
+    Args:
+        pixels: RGB.
+        mask: class indices; those that there are no names for are left as they are.
+        predictions: "label" and "share" of the classes in it.
+        classes: all of the model, whose order decides on the colours.
+    """
+    palette = np.array([*palette_of(len(classes)), *[BLACK] * (256 - len(classes))], np.uint8)[:256]
+    there = (mask > 0) & (mask < len(classes))
+    colours = palette[mask]
+    drawn = np.where(there[..., None], (VEIL * colours + (1 - VEIL) * pixels).astype(np.uint8), pixels)
+    # Half of the line on each side of the edge, and on the side of a class that is drawn.
+    width = max(1, max(LEAST_LINE, round(LINE * max(mask.shape))) // 2)
+    around = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
+    edge = there & ((cv2.erode(mask, around) != mask) | (cv2.dilate(mask, around) != mask))
+    drawn[edge] = colours[edge]
+    image = Image.fromarray(drawn)
+    canvas, font = ImageDraw.Draw(image), _font(max(LEAST_TEXT, round(TEXT * max(image.size))))
+    places = {name: place for place, name in enumerate(classes)}
+    top = 0.0
+    for one in predictions:
+        if places[one["label"]]:
+            text = f"{one['label']} {100 * one['share']:.1f} %"
+            top = _tag(canvas, image.size, text, (0, top), colour_of(places[one["label"]]), font)
+    return np.asarray(image)
+
+
+def palette_of(classes: int) -> list[Colour]:
+    """The colour of each class in a mask: black for class 0, the others' as they are drawn."""
+    return [BLACK, *(colour_of(place) for place in range(1, classes))]
 
 
 @lru_cache(maxsize=4096)
@@ -100,11 +142,25 @@ def _label(
 ) -> None:
     """On a ground of the box' colour above it; inside where there is no room; never out of the picture."""
     text = f"{one['label']} {100 * one['score']:.0f} %"
+    _, _, _, height = _ground(canvas, text, font)
+    _tag(canvas, size, text, (box[0], round(box[1]) - height if box[1] >= height else box[1]), colour, font)
+
+
+def _ground(canvas: ImageDraw.ImageDraw, text: str, font: Any) -> tuple[float, float, float, float]:
+    """Of the ground of a text: where in it the text begins, its width and height."""
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     pad = max(1, round((bottom - top) / 5))
-    width, height = right - left + 2 * pad, bottom - top + 2 * pad
-    x = min(max(0, round(box[0])), max(0, size[0] - round(width)))
-    y = round(box[1]) - height if box[1] >= height else min(max(0, round(box[1])), max(0, size[1] - round(height)))
+    return pad - left, pad - top, right - left + 2 * pad, bottom - top + 2 * pad
+
+
+def _tag(
+    canvas: ImageDraw.ImageDraw, size: tuple[int, int], text: str, at: tuple[float, float], colour: Colour, font: Any
+) -> float:
+    """A text on a ground of a colour, moved so that it is in the picture; where its ground ends below."""
+    left, top, width, height = _ground(canvas, text, font)
+    x = min(max(0, round(at[0])), max(0, size[0] - round(width)))
+    y = min(max(0, round(at[1])), max(0, size[1] - round(height)))
     canvas.rectangle((x, y, x + width, y + height), fill=colour)
     ink = max((BLACK, WHITE), key=lambda other: contrast(colour, other))
-    canvas.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
+    canvas.text((x + left, y + top), text, fill=ink, font=font)
+    return y + height

@@ -1,6 +1,6 @@
 """Where pictures come from, one at a time: files, folders, videos, a camera. And where drawn ones go.
 
-Nothing but the picture at hand is held in memory. Imports data, errors and image.
+Nothing but the picture at hand is held in memory. Imports artifact, data, errors, image, progress and strips.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from featherweight.artifact import write_file
 from featherweight.data.find import SUFFIXES
 from featherweight.errors import DataError, ImageError, OutputError, display
-from featherweight.image import Pixels, read_image
+from featherweight.image import Pixels, Rows, Whole, read_image
 from featherweight.progress import logger
+from featherweight.strips import open_rows
 
 VIDEO_SUFFIXES = frozenset([".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"])
 USUAL_RATE = 25.0  # frames a second, where a camera or a file does not say
@@ -73,6 +74,21 @@ def picture_of(source: Source) -> Pixels:
     assert isinstance(source.place, Path)
     try:
         return read_image(source.place)
+    except ImageError as error:
+        raise DataError(f"{source}: {error}; wanted a JPEG, PNG, BMP, WebP or GIF picture") from error
+
+
+@contextlib.contextmanager
+def rows_of(source: Source, large: bool = False) -> Iterator[Rows]:
+    """The picture in a file, by rows; `large`: of any size, in the formats that can be read so.
+
+    Raises:
+        DataError: it cannot be read; its name and the cause.
+    """
+    assert isinstance(source.place, Path)
+    try:
+        with open_rows(source.place) if large else Whole(read_image(source.place)) as rows:
+            yield rows
     except ImageError as error:
         raise DataError(f"{source}: {error}; wanted a JPEG, PNG, BMP, WebP or GIF picture") from error
 

@@ -3,7 +3,7 @@
 Pictures, folders, videos and cameras are one stream: one picture is held at a time. Where `tune` has found how the
 file runs fastest on this device, it is run so.
 
-Imports artifact, boxes, data, device, draw, errors, frames, image, matches, progress, runtimes and tasks.
+Imports artifact, data, device, draw, errors, frames, image, masking, matches, progress, runtimes, tasks and tiles.
 """
 
 import contextlib
@@ -16,30 +16,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, Choice, read_artifact, to_utf8
-from featherweight.boxes import found_boxes
-from featherweight.data import Dataset, Item
+from featherweight.data import Dataset, Item, targets
 from featherweight.device import this_device
 from featherweight.draw import draw
 from featherweight.errors import DataError, RuntimeFailure, SettingError
-from featherweight.frames import Canvas, Lines, Source, Video, picture_of, sources_of
-from featherweight.image import Pixels, resize
-from featherweight.matches import Answers, Seen
+from featherweight.frames import Canvas, Lines, Source, Video, picture_of, rows_of, sources_of
+from featherweight.image import Pixels, Rows, Whole, resize
+from featherweight.masking import Masked, Masking
+from featherweight.matches import Answers
 from featherweight.progress import logger, track
 from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
 from featherweight.runtimes.settings import Settings, settings_of
 from featherweight.tasks import Task, task_of
+from featherweight.tiles import tiled
 
 
 @dataclass(frozen=True)
 class PredictSettings:
     """What is told of each picture, and where it goes beside."""
 
-    top: int | None = None  # predictions a picture; by default 5 classes, or every box
+    top: int | None = None  # predictions a picture; by default 5 classes, or every box, or all in a mask
     score: float | None = None  # of a detector, the least that is told, 0–1; by default as the artifact says
     draw: Path | None = None  # a folder for the pictures with their predictions drawn on
     output: Path | None = None  # a file of JSON lines
+    masks: Path | None = None  # of a segmenter, a folder for the masks: PNG files of class indices with a palette
+    polygons: str | None = None  # of a segmenter, the outlines of what is found: one of `polygons.FORMS`
     frames: int | None = None  # at most so many of each video or camera
     bar: bool = True  # show how much is done
 
@@ -60,11 +64,12 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Predictions for pictures: `[{"image": "cat.jpg", "predictions": [{"label": "cat", "score": 0.97}, …]}, …]`.
 
-    A detector's have a "box" each, [left, top, right, bottom] in pixels of the picture. Of a video or a camera each
-    frame has its "frame", from 0.
+    A detector's have a "box" each, [left, top, right, bottom] in pixels of the picture. A segmenter's are the classes
+    in the picture, each with its "share" of the pixels, 0–1; where asked for beside them "mask", the file, and
+    "polygons". Of a video or a camera each frame has its "frame", from 0.
 
     Args:
-        artifact: an artifact folder.
+        artifact: an artifact folder; or a bare file with what `artifact.described` says of it.
         images: pictures, folders of them, videos, or a camera's number; one or several.
         runtime: by default as `tune` found it best on this device, else the first one that supports the file.
         threads: how many threads the runtime may use; by default as `tune` found it best, else 1.
@@ -103,7 +108,10 @@ def predictions(
         if loaded.decoding is None:
             raise SettingError(f"score {settings.score:g}: {loaded.name} is no detector; leave it out")
         loaded = replace(loaded, decoding=replace(loaded.decoding, score=settings.score))
-    teller = _Teller(loaded, task_of(loaded), load(loaded, runtime, threads), settings)
+    task = task_of(loaded)
+    if not task.by_pixel and (settings.masks is not None or settings.polygons is not None):
+        raise SettingError(f"{loaded.name} is to {task.name} and gives no masks; leave masks and polygons out")
+    teller = _Teller(loaded, task, load(loaded, runtime, threads), settings)
     sources = sources_of([images] if isinstance(images, str | Path | int) else images)
     with Lines(settings.output) if settings.output else contextlib.nullcontext() as lines:
         pictures = len(sources) > 1 and settings.bar
@@ -125,17 +133,17 @@ class _Teller:
 
     def of_picture(self, source: Source) -> Iterator[dict[str, Any]]:
         try:
-            picture = picture_of(source)
+            with rows_of(source, self.by_tiles) as picture:
+                answer = self.told(picture, source.name)
         except DataError as error:
             if not source.in_folder:
                 raise
             logger.warning("passed over: %s", error)
             return
-        found = self.told(picture)
         if self.settings.draw is not None:
             with Canvas(self.settings.draw, source) as canvas:
-                canvas.put(draw(picture, found, self.artifact.classes or ()))
-        yield {"image": str(source), "predictions": found}
+                canvas.put(answer.drawing())
+        yield {"image": str(source), **answer.fields}
 
     def of_video(self, source: Source) -> Iterator[dict[str, Any]]:
         """Frame by frame; the rate reached is told at the end."""
@@ -149,11 +157,11 @@ class _Teller:
                 frames = track(frames, source.name.name, min(video.count, self.settings.frames or video.count))
             for count, frame in enumerate(frames, start=1):
                 before = time.perf_counter()
-                found = self.told(frame)
+                answer = self.told(Whole(frame), source.name.with_suffix("") / f"{count - 1:06d}")
                 in_model += time.perf_counter() - before
                 if canvas is not None:
-                    canvas.put(draw(frame, found, self.artifact.classes or ()))
-                yield {"image": str(source), "frame": count - 1, "predictions": found}
+                    canvas.put(answer.drawing())
+                yield {"image": str(source), "frame": count - 1, **answer.fields}
         if not count:
             raise DataError(f"{source} has no frame that OpenCV can read; wanted a video")
         logger.info(
@@ -161,24 +169,49 @@ class _Teller:
             source, count, count / (time.perf_counter() - start), count / in_model,
         )  # fmt: skip
 
-    def seen(self, item: Item) -> Seen:
-        """The boxes found in a picture whose true ones are known."""
-        told = self.told(picture_of(Source(item.path, Path(item.path.name))))
-        places = {name: place for place, name in enumerate(self.artifact.classes or ())}
-        found = found_boxes(
-            np.array([one["box"] for one in told], np.float32),
-            np.array([places[one["label"]] for one in told], np.int64),
-            np.array([one["score"] for one in told], np.float32),
-        )
-        assert item.boxes is not None
-        return Seen(item.path, item.boxes, found)
+    def seen(self, item: Item, target: Any) -> Any:
+        """What is found in a picture beside what is true of it, as the task has it."""
+        picture = picture_of(Source(item.path, Path(item.path.name)))
+        return self.task.seen(item.path, self.outputs(picture), (picture.shape[0], picture.shape[1]), target)
 
-    def told(self, picture: Pixels) -> list[dict[str, Any]]:
-        """The predictions for a picture (h, w, 3)."""
+    def outputs(self, picture: Pixels) -> NDArray[np.float32]:
+        """The outputs (1, …) for a picture (h, w, 3)."""
         rule = self.artifact.resize or "stretch"
-        pixels = resize(picture, self.session.height, self.session.width, rule)
-        found = self.task.decode(self.session.run(pixels[None]), [(picture.shape[0], picture.shape[1])])[0]
+        if rule == "tile":
+            return tiled(self.session.run, picture, self.session.height, self.session.width)[None]
+        return self.session.run(resize(picture, self.session.height, self.session.width, rule)[None])
+
+    @property
+    def by_tiles(self) -> bool:
+        """Whether pictures may be larger than memory."""
+        return self.task.by_pixel and self.artifact.resize == "tile"
+
+    def told(self, picture: Rows, name: Path) -> "Masked | _Listed":
+        """What is told of a picture; its mask, where there is one and it is wanted, goes under that name."""
+        settings, classes = self.settings, self.artifact.classes or ()
+        if not self.task.by_pixel:
+            pixels = picture.read(picture.height)
+            return _Listed({"predictions": self.listed(pixels)}, pixels, classes)
+        rule = self.artifact.resize or "stretch"
+        masking = Masking(self.session, classes, rule, settings.polygons, settings.draw is not None, settings.top)
+        return masking.told(picture, None if settings.masks is None else settings.masks / name.with_suffix(".png"))
+
+    def listed(self, picture: Pixels) -> list[dict[str, Any]]:
+        """The predictions for a picture (h, w, 3)."""
+        found = self.task.decode(self.outputs(picture), [(picture.shape[0], picture.shape[1])])[0]
         return found[: self.settings.top or self.task.shown]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Classes or boxes of a picture, and their drawing."""
+
+    fields: dict[str, Any]
+    pixels: Pixels
+    classes: tuple[str, ...]
+
+    def drawing(self) -> Pixels:
+        return draw(self.pixels, self.fields["predictions"], self.classes)
 
 
 def answers_of(
@@ -188,32 +221,39 @@ def answers_of(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> tuple[Answers, ...]:
-    """What detectors find in a part of a data set, beside what is true there; other files are left out.
+    """What files find in a part of a data set, beside what is true there: boxes or masks; classifiers are left out.
 
     Args:
         artifacts: artifact folders.
-        dataset: pictures with boxes; others bring no answers.
+        dataset: pictures with boxes or masks; others bring no answers.
         part: by default test where there is one, else val.
         runtime: as `predict`.
         threads: as `predict`.
 
     Raises:
-        SettingError: a detector of other classes than the data's.
+        SettingError: a file of other classes than the data's, or for another task.
         FeatherweightError: as `predict`.
     """
     loaded = [one if isinstance(one, Artifact) else read_artifact(one) for one in artifacts]
     chosen = part or ("test" if "test" in dataset.parts else "val")
-    items = [item for item in dataset.part(chosen) if item.boxes is not None]
+    items = [item for item in dataset.part(chosen) if item.boxes is not None or item.mask is not None]
     found = []
     for one in loaded:
-        if one.decoding is None or not items:
+        if one.foreign or not items:
             continue
+        task = task_of(one)
+        if not task.pictured:
+            continue
+        if task.name != dataset.task:
+            raise SettingError(f"{one.name} is for {task.name} and the data for {dataset.task}: wanted the same task")
         if one.classes != dataset.classes:
             theirs, known = (", ".join(names[:5]) for names in (one.classes or (), dataset.classes))
             raise SettingError(f"{one.name} finds {theirs} and the data has {known}: wanted the same classes")
-        teller = _Teller(one, task_of(one), load(one, runtime, threads), PredictSettings())
-        seen = tuple(teller.seen(item) for item in track(items, f"boxes by {one.name}", len(items)))
-        found.append(Answers(one.name, one.classes or (), seen, chosen, one.decoding.score))
+        teller = _Teller(one, task, load(one, runtime, threads), PredictSettings())
+        pairs = list(zip(items, targets(items), strict=True))
+        seen = tuple(teller.seen(item, target) for item, target in track(pairs, f"answers of {one.name}", len(pairs)))
+        score = None if one.decoding is None else one.decoding.score
+        found.append(Answers(one.name, one.classes or (), seen, chosen, score))
     return tuple(found)
 
 
@@ -236,7 +276,9 @@ def load(artifact: Artifact, runtime: str | None = None, threads: int | None = N
             return runtime_named(choice.runtime).load(artifact, settings_of(choice.settings))
         except (RuntimeFailure, SettingError) as error:
             logger.warning("the tuned choice for %s is passed over: %s. Tune it again", artifact.name, error)
-    return runtime_named(supporting(artifact, runtime or "all")[0]).load(artifact, Settings(threads=threads or 1))
+    size = (artifact.height, artifact.width) if artifact.foreign and artifact.height and artifact.width else None
+    settings = Settings(threads=threads or 1, input_size=size)
+    return runtime_named(supporting(artifact, runtime or "all")[0]).load(artifact, settings)
 
 
 def check_holds(artifact: Artifact, choice: Choice) -> None:

@@ -4,6 +4,7 @@ Imports artifact, errors and runtimes.
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from featherweight.runtimes.settings import Settings
 # network is at 0.5 and more.
 INT8_TOLERANCE = 0.25
 FLOAT16_TOLERANCE = 0.02
+LEAST_PROBABILITY = 0.1
 GOLDEN_IMAGES = 4
 CHECK_IMAGES = 64
 
@@ -27,11 +29,14 @@ def output_error(wanted: NDArray[np.float32], found: NDArray[np.float32]) -> flo
     """How far outputs (n, …) are from others, 0 for equal ones; not a number where they are not.
 
     Of probabilities the mean total variation, half the sum of absolute differences, at most 1; of other numbers the
-    relative error ‖found - wanted‖ / ‖wanted‖.
+    relative error ‖found - wanted‖ / ‖wanted‖. Of maps of probabilities, a segmenter's, that norm counts as that of
+    0.1 everywhere at least: where nothing is found there is next to none.
     """
     if is_distribution(wanted):
         return float(np.mean(np.sum(np.abs(found - wanted), axis=1) / 2))
-    return float(np.linalg.norm(found - wanted)) / max(float(np.linalg.norm(wanted)), 1e-12)
+    maps = wanted.ndim == 4 and wanted.min() >= 0 and wanted.max() <= 1
+    least = LEAST_PROBABILITY * wanted.size**0.5 if maps else 1e-12
+    return float(np.linalg.norm(found - wanted)) / max(float(np.linalg.norm(wanted)), least)
 
 
 def is_distribution(outputs: NDArray[np.float32]) -> bool:
@@ -66,7 +71,7 @@ def export_golden(
 
 
 def answers(artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None = None) -> NDArray[np.float32]:
-    """The outputs (n, …) for pictures (n, h, w, 3), one by one, by the first runtime that runs the file.
+    """The outputs (n, …) for pictures (n, h, w, 3), as `each_answer`.
 
     Args:
         artifact: what the file is.
@@ -76,10 +81,21 @@ def answers(artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None 
     Raises:
         RuntimeFailure: nothing here runs it.
     """
+    return np.concatenate(list(each_answer(artifact, pictures, data)))
+
+
+def each_answer(
+    artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """The outputs (1, …) for each of pictures (n, h, w, 3), one by one, by the first runtime that runs the file.
+
+    Args and raises as `answers`.
+    """
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
         if data is not None:
             artifact = replace(artifact, path=Path(scratch))
             (Path(scratch) / artifact.file).write_bytes(data)
         runtime = runtime_named(supporting(artifact)[0])
         session = runtime.load(artifact, Settings(precision="float32"))
-        return np.concatenate([session.run(one[None]) for one in pictures])
+        for one in pictures:
+            yield session.run(one[None])

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, check_new
 from featherweight.errors import ExportError, SettingError
 from featherweight.progress import logger
-from featherweight.quantize.agreement import INT8_TOLERANCE, answers, output_error
+from featherweight.quantize.agreement import INT8_TOLERANCE, answers, each_answer, output_error
 from featherweight.quantize.make import Draft, Source, draft, quantized_name, read_source, write
 from featherweight.quantize.sensitivity import Score, Sensitivity, costs, score_of
 from featherweight.quantize.settings import QuantizeSettings
 from featherweight.tasks import Size, task_of
+
+MOST_ANSWERS_BYTES = 256_000_000  # of the float file, that are kept to be held against
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def quantize_within(
         calibration: training pictures (n, h, w, 3) RGB 0–255 at the artifact's size.
         score: an artifact → its score, 0–1, best on labelled pictures that nothing was chosen by (`accuracy_on`); by
             default how far it says the same as the float file on the calibration pictures: how often the best class
-            is the same, or AP50 on the boxes that the float file finds.
+            is the same, AP50 on the boxes, or mean IoU on the masks that the float file finds.
         max_loss: how much lower the score may be; 0.005 is half a point.
         name: the copy's name.
         settings: how; int8. By default with bias correction.
@@ -101,19 +103,24 @@ def accuracy_on(
     known = list(sizes) if sizes is not None else [pictures.shape[1:3]] * len(pictures)
 
     def score(artifact: Artifact) -> float:
-        task = task_of(artifact)
-        return float(task.score(task.read(answers(artifact, pictures), known), list(targets))["value"])
+        task, true, read = task_of(artifact), list(targets), []
+        # One at a time: the answers of a segmenter are larger than the pictures.
+        for outputs, size, target in zip(each_answer(artifact, pictures), known, true, strict=True):
+            read += task.read(outputs, [size], [target])
+        return float(task.score(read, true)["value"])
 
     return score
 
 
 def _agreement(source: Source) -> Score:
     """How far a file says the same as the float file on the calibration pictures, in the way of its task."""
-    wanted, task = answers(source.artifact, source.pictures), task_of(source.artifact)
+    # A segmenter's answers are larger than its pictures: as many of them as memory bears.
+    pictures = source.pictures[: max(len(source.wanted), MOST_ANSWERS_BYTES // source.wanted[0].nbytes)]
+    wanted, task = answers(source.artifact, pictures), task_of(source.artifact)
 
     def score(artifact: Artifact) -> float:
         try:
-            return task.agreement(wanted, answers(artifact, source.pictures))
+            return task.agreement(wanted, answers(artifact, pictures))
         except SettingError as error:
             raise ExportError(f"{source.artifact.name}: {error}") from error
 
