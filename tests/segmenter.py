@@ -15,7 +15,7 @@ FIELD = KERNEL // 2  # pixels that it sees to each side
 
 
 def segmenter_bytes(size: int | str = SIZE, first: bool = False, kernel: int = KERNEL, classes: int = 3) -> bytes:
-    """The file: means of colours over a square, against 40 % of white; then a softmax.
+    """The file: means of colours over a square, against 41 % of white; then a softmax.
 
     Args:
         size: of the input; a name leaves it open.
@@ -36,7 +36,7 @@ net (float[1,{size},{size},3] image) => ({out.format(c=classes, s=size)} maps) {
 }}"""
     colours = np.array([[0, 0, 0], [10, -10, 0], [-10, 10, 0]], np.float32)[-classes if classes == 3 else 1 :][:classes]
     weights = np.repeat(colours[:, :, None] / (255 * kernel**2), kernel**2, 2).reshape(classes, 3, kernel, kernel)
-    bias = np.array([4, 0, 0] if classes == 3 else [-4], np.float32)
+    bias = np.array([4.1, 0, 0] if classes == 3 else [-4.1], np.float32)  # 4 would be a tie at a straight edge
     model = onnx.parser.parse_model(net)
     model.graph.initializer.extend(
         onnx.numpy_helper.from_array(one.astype(np.float32), name) for name, one in (("w", weights), ("b", bias))
@@ -46,12 +46,12 @@ net (float[1,{size},{size},3] image) => ({out.format(c=classes, s=size)} maps) {
 
 
 def make_segmenter(folder: Path, resize: str = "tile", size: int = SIZE, kernel: int = KERNEL) -> Artifact:
-    """The artifact folder of it; on a black picture it answers exp(4) for dark against 1 and 1."""
+    """The artifact folder of it; on a black picture it answers exp(4.1) for dark against 1 and 1."""
     artifact = Artifact(
         folder, "model.onnx", "segmenter", "onnx", "float32", "", 0, task="segment", classes=CLASSES, height=size,
         width=size, resize=resize,
     )  # fmt: skip
-    odds = np.exp(np.array([4, 0, 0], np.float32))
+    odds = np.exp(np.array([4.1, 0, 0], np.float32))
     answer = np.tile(odds / odds.sum(), (1, size, size, 1)).astype(np.float32)
     return write_artifact(
         artifact, segmenter_bytes(size, kernel=kernel), (np.zeros((1, size, size, 3), np.uint8), answer)

@@ -4,6 +4,7 @@ import json
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -74,3 +75,12 @@ def test_a_hole_is_cut_open() -> None:
     outer, hole = np.array([[0, 0], [9, 0], [9, 9], [0, 9]]), np.array([[3, 3], [6, 3], [6, 6], [3, 6]])
     (one,) = as_coco(iter([Piece(1, outer, (hole, hole + np.array([3, 3])))]), CLASSES)
     assert one["area"] == 81 - 9 - 9 and len(one["segmentation"]) == 1
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)), elements=st.sampled_from([0, 1])))
+def test_coco_s_own_code_finds_the_same_pixels(mask: np.ndarray) -> None:
+    coco = pytest.importorskip("pycocotools.mask")
+    there = np.zeros(mask.shape, bool)
+    for one in as_coco(pieces_of(mask), CLASSES):
+        there |= coco.decode(coco.merge(coco.frPyObjects(one["segmentation"], *mask.shape))).astype(bool)
+    assert (there == (mask == 1)).all()

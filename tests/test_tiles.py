@@ -1,5 +1,7 @@
 """Tiles answer as the whole picture would."""
 
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -55,6 +57,27 @@ def test_bands_are_the_whole(height: int, width: int, overlap: int) -> None:
     assert np.array_equal(np.concatenate([pixels for pixels, _ in bands]), picture)
     assert np.array_equal(np.concatenate([mask for _, mask in bands]), classes_of(probabilities))
     assert max(len(mask) for _, mask in bands) <= 24
+
+
+def test_what_is_held_does_not_grow_with_the_height() -> None:
+    class Endless(Whole):
+        def __init__(self, height: int):
+            self.height, self.width = height, 96
+
+        def read(self, count: int) -> np.ndarray:
+            return np.full((count, self.width, 3), 200, np.uint8)
+
+    def peak_of(height: int) -> int:
+        tracemalloc.start()
+        try:
+            bands = masks_in(lambda batch: batch[..., :1] / np.float32(255), Endless(height), 64, 64)
+            assert sum(int(mask.sum()) for _, mask in bands) == 96 * height
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak_of(200)  # what is imported and cached once
+    assert peak_of(3000) < 1.3 * peak_of(300)  # 778 kB more of the picture; weights are 0.5 kB a row of tiles
 
 
 @given(st.integers(1, 5000), st.integers(8, 600), st.floats(0, 0.5))

@@ -69,7 +69,7 @@ def draw_mask(
     palette = np.array([*palette_of(len(classes)), *[BLACK] * (256 - len(classes))], np.uint8)[:256]
     there = (mask > 0) & (mask < len(classes))
     colours = palette[mask]
-    drawn = np.where(there[..., None], (VEIL * colours + (1 - VEIL) * pixels).astype(np.uint8), pixels)
+    drawn = np.where(there[..., None], cv2.addWeighted(colours, VEIL, pixels, 1 - VEIL, 0), pixels)
     # Half of the line on each side of the edge, and on the side of a class that is drawn.
     width = max(1, max(LEAST_LINE, round(LINE * max(mask.shape))) // 2)
     around = np.ones((2 * width + 1, 2 * width + 1), np.uint8)

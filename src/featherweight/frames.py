@@ -174,7 +174,8 @@ class Canvas:
         """
         colours = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         if not self._source.moves:
-            done, data = cv2.imencode(self.path.suffix, colours, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            how = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if self.path.suffix == ".jpg" else []
+            done, data = cv2.imencode(self.path.suffix, colours, how)
             if not done:
                 raise OutputError(f"cannot write {self.path}: OpenCV cannot encode it")
             write_file(self.path, data.tobytes())

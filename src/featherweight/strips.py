@@ -29,6 +29,7 @@ from featherweight.image import MAX_BYTES, MAX_PIXELS, Pixels, Rows, Whole, read
 MAX_SIDE = 1_000_000
 STRIP_BYTES = 2**22  # of rows that are decoded at a time
 CHUNK_BYTES = 2**16
+LARGE = 4_000_000  # pixels: from here on a picture is read by rows where it can be
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 PPM = re.compile(rb"(P[56])" + 3 * rb"(?:\s+|#[^\n]*\n)+(\d{1,9})" + rb"\s")
@@ -48,10 +49,9 @@ def open_rows(path: str | Path) -> Rows:
             return _open_npy(path)
         if PPM.match(start):
             return _open_ppm(path, start)
-        if start.startswith(PNG_START) and _too_large(path, *_sides(">II", start, 16)):
-            return _PngRows(path)
-        if start.startswith(b"BM") and _too_large(path, *_sides("<ii", start, 18)):
-            return _open_bmp(path, start)
+        opened = _by_rows(path, start)
+        if opened is not None:
+            return opened
     except OSError as error:
         raise ImageError("no such file" if not path.exists() else error.strerror or str(error)) from error
     try:
@@ -60,6 +60,27 @@ def open_rows(path: str | Path) -> Rows:
         if "at most" in str(error):
             raise ImageError(f"{error}; of larger ones PNG, BMP, PPM and NPY are read, by rows") from error
         raise
+
+
+class _NotByRows(ImageError):
+    """A picture that is read as a whole or not at all."""
+
+
+def _by_rows(path: Path, start: bytes) -> Rows | None:
+    """A PNG or BMP by rows; `None` where it is small, or fits into memory and is of a kind that is read whole."""
+    png = start.startswith(PNG_START)
+    if not png and not start.startswith(b"BM"):
+        return None
+    width, height = _sides(">II", start, 16) if png else _sides("<ii", start, 18)
+    too_large = _too_large(path, width, height)
+    if not too_large and width * height <= min(LARGE, MAX_PIXELS):
+        return None
+    try:
+        return _PngRows(path, upright=not too_large) if png else _open_bmp(path, start)
+    except _NotByRows:
+        if too_large:
+            raise
+        return None
 
 
 def _sides(code: str, start: bytes, offset: int) -> tuple[int, int]:
@@ -162,8 +183,9 @@ def _open_bmp(path: Path, start: bytes) -> _RawRows:
 class _PngRows:
     """A PNG by rows: 8 bits a channel, not interlaced."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, upright: bool = False):
         self._file: IO[bytes] = path.open("rb")
+        self._upright = upright  # whether one that may have to be turned is refused
         try:
             self._kept: list[bytes] = []  # chunks that decide on colours
             self._left = 0  # bytes of the IDAT chunk at hand
@@ -181,6 +203,8 @@ class _PngRows:
             if name == b"IDAT":
                 self._left = length
                 break
+            if name == b"eXIf" and self._upright:
+                raise _NotByRows("a PNG with EXIF; wanted one without")
             if length > MAX_BYTES:
                 raise ImageError(f"damaged PNG: a chunk of {length:,} bytes")
             data = self._file.read(length)
@@ -198,7 +222,7 @@ class _PngRows:
         self.width, self.height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data)
         _check_sides(self.width, self.height)
         if depth != 8 or colour not in PNG_CHANNELS or interlaced:
-            raise ImageError(
+            raise _NotByRows(
                 f"a large PNG of {depth} bits a channel{', interlaced' if interlaced else ''}; "
                 "wanted 8 bits, not interlaced"
             )

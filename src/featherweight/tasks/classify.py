@@ -28,7 +28,16 @@ class Classify:
         self._classes = artifact.classes or ()
 
     def decode(self, outputs: NDArray[np.float32], sizes: Sequence[tuple[int, int]] = ()) -> list[list[dict[str, Any]]]:
-        """(n, classes) → for each picture every class with its score, best first."""
+        """(n, classes) → for each picture every class with its score, best first.
+
+        Raises:
+            SettingError: outputs of another shape, as where a bare file's classes were named wrongly.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] != len(self._classes):
+            raise SettingError(
+                f"the file answers {outputs.shape}; wanted (1, {len(self._classes)}), a score a class. "
+                "How many classes has it?"
+            )
         return [
             [{"label": self._classes[i], "score": round(float(row[i]), 6)} for i in np.argsort(-row, kind="stable")]
             for row in outputs
