@@ -1,4 +1,4 @@
-"""Segmenters as models: shapes, costs, where the picture lies, and every transform, held against arithmetic done here."""
+"""Segmenters as models: shapes, costs, where the picture lies; every transform, held against arithmetic done here."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +28,7 @@ from featherweight.models.zoo import Shape, build
 from featherweight.quantize import quantize
 from featherweight.runtimes import RUNTIMES
 from featherweight.runtimes.settings import Settings
+from featherweight.search import SearchSettings, candidates
 from featherweight.separate import SeparateSettings, separate
 from featherweight.sparsify import sparsify
 from featherweight.train import set_seed
@@ -109,10 +110,11 @@ def test_a_size_that_strides_do_not_divide_is_the_middle_of_a_black_square(name:
     close(answers(odd, given), wanted)
 
 
-@pytest.mark.parametrize(("net", "excess"), [("squeezenet_1_0", 5), ("squeezenet_1_1", 1), ("nasnet_mobile", 1)])
+@pytest.mark.parametrize(
+    ("net", "excess"),
+    [("squeezenet_1_0", 5), ("squeezenet_1_1", 1), pytest.param("nasnet_mobile", 1, marks=pytest.mark.slow)],
+)
 def test_trunks_without_padding_get_the_pixels_that_they_lose(net: str, excess: int) -> None:
-    if net == "nasnet_mobile":
-        pytest.skip("takes half a minute to build; checked in the slow run") if not SLOW else None
     made = segmenter(Shape(net, 1.0, 48), 2, decoder=Decoder(width=4, strides=(1, 2, 4)))
     assert made.output_shape == (None, 48, 48, 1)
     assert made.get_layer("pad").padding == ((excess // 2, excess - excess // 2),) * 2
@@ -121,15 +123,18 @@ def test_trunks_without_padding_get_the_pixels_that_they_lose(net: str, excess: 
     assert "crop" not in [layer.name for layer in made.layers]
 
 
-SLOW = False
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("size", [32, 70])
 def test_every_network_is_a_trunk(net: str, size: int) -> None:
     made = segmenter(Shape(net, NETS[net].widths[0], size), 3)
     assert made.output_shape == (None, size, size, 3)
+
+
+def test_small_pictures_are_seen_by_smaller_strides() -> None:
+    made = segmenter(Shape("mobilenet_v1", 0.25, 32), 2, decoder=Decoder(width=8, strides=(1, 2, 16)))
+    assert made.get_layer("decode1_joined").output.shape[1:] == (32, 32, 16 + 4)  # the trunk has a map of stride 1
+    assert made.output_shape == (None, 32, 32, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -216,6 +221,7 @@ def test_weights_of_a_trunk_are_taken(tmp_path: Path) -> None:
             "no map of stride 8",
         ),
         (lambda: segmenter(LIGHT, 2, decoder=Decoder("lraspp", strides=(1, 8))), "no map of stride 1; it has: 2, 4"),
+        (lambda: segmenter(LIGHT, 2, decoder=Decoder(strides=(1,))), "no map of stride 1; it has: 2, 4"),
         (lambda: build(Shape("fast_scnn", 1, 64), 2), "fast_scnn is whole and answers for each pixel; wanted a trunk"),
         (lambda: Shape("unet", 1, 64), "unknown model 'unet'; known: hello, .*, unet_mini"),
         (lambda: Decoder("fpn"), "unknown decoder 'fpn'; known: unet, lraspp"),
@@ -281,6 +287,22 @@ def test_one_is_analyzed_by_its_name() -> None:
     assert (found.parameters, found.macs) == count(segmenter(Shape("fast_scnn", 1.0, 64), 2))
 
 
+def test_the_search_takes_them_by_name_and_never_by_itself() -> None:
+    data: Any = None  # sizes are given
+    asked = SearchSettings(models=("unet_mini", "mobilenet_v2"), sizes=(64,))
+    found = candidates(data, None, asked)
+    assert {shape.net: shape.width for shape in found if isinstance(shape, Shape)} == {
+        "unet_mini": 1.0,
+        "mobilenet_v2": 0.75,
+    }
+    assert [str(shape) for shape in found if str(shape).startswith("unet")] == [
+        f"unet_mini-{width:g}-64" for width in SEGMENTERS["unet_mini"].widths
+    ]
+    usual = candidates(data, None, SearchSettings(sizes=(64,)))
+    assert usual
+    assert not any(isinstance(shape, Shape) and shape.net in SEGMENTERS for shape in usual)
+
+
 # ------------------------------------------------------------------------------------------------------- transforms
 
 
@@ -344,9 +366,7 @@ def test_plain_blocks_can_be_separated() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- files
 
-# OpenCV: none of its ways through the bilinear upsampling answers as the file does (runtimes refuse it then).
-EXPORTED = ["unet_mini", pytest.param("unet", marks=()), pytest.param("lraspp", marks=pytest.mark.slow)]
-EXPORTED += [pytest.param("fast_scnn", marks=pytest.mark.slow), pytest.param("plain", marks=pytest.mark.slow)]
+EXPORTED = ["unet_mini", "unet", *(pytest.param(n, marks=pytest.mark.slow) for n in ("lraspp", "fast_scnn", "plain"))]
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -170,11 +170,13 @@ def _taken(known: Mapping[int, str], decoder: Decoder, shape: Shape) -> dict[int
     strides = decoder.strides or tuple(sorted(known))
     if not decoder.strides and decoder.kind == LRASPP:
         strides = (max(known) // 4, max(known))
-    missing = [stride for stride in strides if stride not in known and (stride > 1 or decoder.kind == LRASPP)]
-    # A trunk for small pictures has smaller strides.
-    if missing and not (decoder.kind == UNET and shape.size <= SMALL_SIZE and set(strides) & set(known)):
+    found = {stride: known[stride] for stride in strides if stride in known}
+    missing = [stride for stride in strides if stride not in known]
+    # A unet takes the picture as its map of stride 1, and what there is where a trunk for small pictures has no more.
+    enough = decoder.kind == UNET and found and (missing == [1] or shape.size <= SMALL_SIZE)
+    if missing and not enough:
         raise SettingError(f"{shape.net} has no map of stride {missing[0]}; it has: {', '.join(map(str, known))}")
-    return {stride: known[stride] for stride in strides if stride in known}
+    return found
 
 
 def _seen(square: Any, frame: _Frame) -> Any:
