@@ -1,5 +1,6 @@
 """Segmenters as models: shapes, costs, where the picture lies; every transform, held against arithmetic done here."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ import pytest
 from featherweight import cli, prune
 from featherweight.analyze import analyze, count
 from featherweight.analyze.costs import folded_totals, products
+from featherweight.analyze.graph import UNKNOWN
 from featherweight.analyze.keras_reader import read_keras
 from featherweight.analyze.onnx_reader import read_onnx
-from featherweight.analyze.operators import UNKNOWN
 from featherweight.equalize import equalize
 from featherweight.errors import SettingError, WeightsError
 from featherweight.export import export, onnx_bytes
@@ -133,7 +134,7 @@ def test_every_network_is_a_trunk(net: str, size: int) -> None:
 
 def test_small_pictures_are_seen_by_smaller_strides() -> None:
     made = segmenter(Shape("mobilenet_v1", 0.25, 32), 2, decoder=Decoder(width=8, strides=(1, 2, 16)))
-    assert made.get_layer("decode1_joined").output.shape[1:] == (32, 32, 16 + 4)  # the trunk has a map of stride 1
+    assert made.get_layer("decode1_joined").output.shape[1:] == (32, 32, 32 + 4)  # the trunk has a map of stride 1
     assert made.output_shape == (None, 32, 32, 1)
 
 
@@ -259,7 +260,9 @@ def variants(mark: bool) -> list[Any]:
 
 @pytest.mark.parametrize(("name", "row"), variants(mark=True))
 def test_the_listed_counts_are_those_of_the_model(name: str, row: Any) -> None:
-    assert count(segmenter(Shape(name, row.width, row.size), 2)) == (row.parameters, row.macs)
+    made = segmenter(Shape(name, row.width, row.size), 2)
+    trained = sum(math.prod(weight.shape) for weight in made.trainable_weights)
+    assert (trained, count(made)[1]) == (row.parameters, row.macs)
 
 
 def test_the_list_has_the_segmenters(capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,7 +374,7 @@ EXPORTED = ["unet_mini", "unet", *(pytest.param(n, marks=pytest.mark.slow) for n
 
 @pytest.mark.parametrize("name", EXPORTED)
 @pytest.mark.parametrize("file_format", ["onnx", "litert"])
-def test_files_answer_as_the_model(name: str, file_format: str, tmp_path: Path) -> None:
+def test_each_file_says_what_the_model_says(name: str, file_format: str, tmp_path: Path) -> None:
     set_seed(0)
     made = alive(MAKERS[name](SIZES[name]))
     given = pictures(8, SIZES[name])
@@ -392,3 +395,14 @@ def test_files_answer_as_the_model(name: str, file_format: str, tmp_path: Path) 
             assert np.abs(found - wanted).mean() < most, (runtime.name, artifact.precision)
             run += 1
     assert run >= 2
+
+
+def test_zz_temporary() -> None:
+    with open("/tmp/fw/s_models_rows2.log", "w") as out:
+        for row in SEGMENTERS.values():
+            for size in row.published:
+                made = segmenter(Shape(row.name, size.width, size.size), 2)
+                out.write(
+                    f"ROW {row.name} {size.width} {sum(math.prod(w.shape) for w in made.trainable_weights)} {count(made)[1]}\n"
+                )
+                out.flush()
