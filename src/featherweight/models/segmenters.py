@@ -133,13 +133,16 @@ def _on_trunk(shape: Shape, classes: int, weights: str | None, decoder: Decoder,
 
     trunk, frame, names = _framed_trunk(shape, weights, decoder, channels)
     image, square = frame.begun(channels)
+    with_picture = 1 in decoder.strides and 1 not in names
+    if with_picture and (seen := _scaling(trunk)):
+        names = {1: seen, **names}
     taps = keras.Model(trunk.inputs, [trunk.get_layer(name).output for name in names.values()])
     maps = dict(zip(names, copied_onto(taps, [square]), strict=True))
     if decoder.kind == LRASPP:
         x = _lraspp(maps, decoder.width)
     else:
-        if 1 in decoder.strides and 1 not in maps:
-            maps = {1: _seen(square, frame), **maps}
+        if with_picture:
+            maps = {**maps, 1: _seen(maps.get(1), square, frame)}
         x = _unet(maps, decoder)
     outputs = _answered(x, min(maps), classes, frame)
     return keras.Model(image, outputs, name=_named(shape, decoder.kind))
@@ -179,15 +182,24 @@ def _taken(known: Mapping[int, str], decoder: Decoder, shape: Shape) -> dict[int
     return found
 
 
-def _seen(square: Any, frame: _Frame) -> Any:
-    """The picture as a map of stride 1."""
+def _scaling(trunk: "keras.Model") -> str | None:
+    """The layer by which a trunk scales the picture, where it is the first one."""
     import keras
 
-    x = keras.layers.Rescaling(SYMMETRIC.scale[0], SYMMETRIC.offset[0], name=f"{PREFIX}1_picture")(square)
+    scaled = (layer for layer in trunk.layers if isinstance(layer, keras.layers.Rescaling))
+    return next((layer.name for layer in scaled if layer.input is trunk.inputs[0]), None)
+
+
+def _seen(scaled: Any | None, square: Any, frame: _Frame) -> Any:
+    """The picture as a map of stride 1: as the trunk scales it, or by itself."""
+    import keras
+
+    if scaled is None:
+        scaled = keras.layers.Rescaling(SYMMETRIC.scale[0], SYMMETRIC.offset[0], name=f"{PREFIX}1_picture")(square)
     if not frame.excess:
-        return x
+        return scaled
     sides = (frame.excess // 2, frame.excess - frame.excess // 2)
-    return keras.layers.Cropping2D((sides, sides), name=f"{PREFIX}1_cut")(x)
+    return keras.layers.Cropping2D((sides, sides), name=f"{PREFIX}1_cut")(scaled)
 
 
 def _unet(maps: Mapping[int, Any], decoder: Decoder) -> Any:
