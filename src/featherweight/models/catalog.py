@@ -155,7 +155,7 @@ def _segmenter(row: Segmenter) -> Row:
 def _segmenter_explained(row: Row) -> str:
     lines = [f"{row['name']}: {row['what']}", f"source: {row['source']}"]
     if row["note"]:
-        lines.append(f"unlike the paper's: {row['note']}")
+        lines.append(f"note: {row['note']}")
     if row["trunk"]:
         settings = ", ".join(f"{key} {value}" for key, value in row["decoder"].items())
         lines.append(f"trunk: {row['trunk']}; decoder: {settings}")
