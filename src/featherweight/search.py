@@ -45,8 +45,8 @@ from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threa
 from featherweight.models.functional import picture_size
 from featherweight.models.kept import Kept
 from featherweight.models.load import save_model
-from featherweight.models.nets import net_named
 from featherweight.models.pretrained import identify
+from featherweight.models.segmenter_nets import row_named
 from featherweight.models.zoo import Shape
 from featherweight.progress import logger
 from featherweight.quantize import quantize
@@ -99,7 +99,7 @@ class SearchSettings:
         if self.start is not None and (self.models or self.widths):
             raise SettingError(f"models or widths beside the start {self.start}; leave one of them out")
         for name in self.models:
-            net_named(name)
+            row_named(name)
         if not 0 <= self.seed < 2**32:
             raise SettingError(f"seed {self.seed}; wanted 0 to {2**32 - 1}")
         if self.protocol.min_runs < MIN_SAMPLES[50]:
@@ -270,7 +270,7 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
 
 def _widths(net: str) -> tuple[float, ...]:
     """The ladder's widths of a network; of one that is not in it, the published ones."""
-    return tuple(width for name, width in LADDER if name == net) or net_named(net).widths
+    return tuple(width for name, width in LADDER if name == net) or row_named(net).widths
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:

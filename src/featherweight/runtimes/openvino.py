@@ -25,6 +25,7 @@ from featherweight.runtimes.smallest import CONVOLUTION
 HINTS = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}
 CONVOLUTIONS = {"Convolution", "Deconvolution"}
 PRODUCTS = {*CONVOLUTIONS, "FullyConnected", "MatMul"}
+MOVES = {"Convert", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 # Orders of a picture's axes in memory, a: picture, b: channel, c: row, d: column.
 LAYOUTS = {"abcd": "NCHW", "acdb": "NHWC"}
 
@@ -130,11 +131,14 @@ def _entry(model: Any, path: Path, input_size: tuple[int, int] | None) -> Entry:
 
 
 def _answer(model: Any) -> Answer:
-    """What the output's numbers stand for: the last operator of a quantized file maps values in a range to codes."""
+    """What the output's numbers stand for: the last operator of a quantized file maps values in a range to codes.
+    Behind it these may only be moved, as a map's are into the order of its axes.
+    """
     result = model.get_results()[0]
     dtype = result.get_output_element_type(0).to_dtype()
-    last = result.input_value(0).get_node()
-    mapping = last.input_value(0).get_node() if last.get_type_name() == "Convert" else last
+    mapping = result.input_value(0).get_node()
+    while mapping.get_type_name() in MOVES:
+        mapping = mapping.input_value(0).get_node()
     if mapping.get_type_name() != "FakeQuantize":
         return Answer(dtype)
     low, high, low_code, high_code = (
