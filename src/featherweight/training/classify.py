@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.artifact import Step
 from featherweight.data import Dataset, Item, PixelCache, labels, load_pixels
-from featherweight.distill import DistillSettings, distill, logits
+from featherweight.distill import DistillSettings, distill
 from featherweight.errors import SettingError
 from featherweight.image import Pixels
+from featherweight.models.ends import logits
 from featherweight.models.functional import picture_size
 from featherweight.models.pretrained import build_pretrained
 from featherweight.models.zoo import Shape
