@@ -17,8 +17,8 @@ FLOORS = (
         "quantity", "device", "artifact", "image", "modelfile", "moments", "annotations", "decode", "suppress",
         "matches", "masks",
     ),
-    ("data", "record", "tasks", "runtimes", "page", "training_state", "draw"),
-    ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph"),
+    ("data", "record", "tasks", "runtimes", "page", "training_state", "draw", "tiles", "strips", "polygons"),
+    ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph", "masking"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
     (
         "fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "segment", "export",

@@ -24,9 +24,9 @@ import types
 import typing
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,8 @@ class Artifact:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is a bare file without a manifest."""
-        return self.classes is None
+        """Whether it is a bare file without a manifest, described by its user or not."""
+        return self.classes is None or self.path.is_file()
 
     def golden(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """(inputs (k, h, w, 3), the outputs (k, …) that the file gave when it was made).
@@ -155,6 +155,56 @@ def read_artifact(path: str | Path) -> Artifact:
             "the file was changed. Export the model again"
         )
     return artifact
+
+
+def described(
+    artifact: Artifact,
+    task: str | None = None,
+    names: Sequence[str] = (),
+    resize: str | None = None,
+    size: tuple[int, int] | None = None,
+) -> Artifact:
+    """A file with what its user says of it: of a bare one anything, of an artifact how pictures become its input.
+
+    Args:
+        artifact: the file.
+        task: what it is for; a bare file does not say.
+        names: its classes in the order of its answers.
+        resize: how a picture becomes the input, one of `boxes.RESIZES`.
+        size: (height, width), where the file leaves it open.
+
+    Raises:
+        SettingError: an unknown rule; a task without names or names without a task; or an artifact, which says itself
+            what it is.
+    """
+    if resize is not None and resize not in RESIZES:
+        raise SettingError(f"unknown resize {resize!r:.40}; known: {', '.join(RESIZES)}")
+    if resize == "tile" and artifact.decoding is not None:
+        raise SettingError(f"resize tile: {artifact.name} is a detector, and boxes of tiles are not joined")
+    known = artifact if resize is None else replace(artifact, resize=resize)
+    if task is None and not names and size is None:
+        return known
+    if not artifact.foreign:
+        raise SettingError(f"{artifact.path} says itself its task, names and size; leave --task, --names, --input out")
+    if (task is None) != (not names):
+        raise SettingError("a bare file wants both its task and the names of its classes: --task and --names")
+    height, width = size or (None, None)
+    return replace(known, task=task, classes=tuple(names) or None, height=height, width=width)
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Names of classes out of a file of text, one a line, in order; empty lines at its end are none.
+
+    Raises:
+        SettingError: it cannot be read, is empty, or has a name twice.
+    """
+    try:
+        names = tuple(line.strip() for line in Path(path).read_text(encoding="utf-8").rstrip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"names {path} cannot be read: {error}") from error
+    if not all(names) or len(set(names)) != len(names) or not names:
+        raise SettingError(f"names {path}: {len(names)} lines; wanted a name a line, each once")
+    return names
 
 
 def write_artifact(artifact: Artifact, model: bytes, golden: tuple[NDArray[np.uint8], NDArray[np.float32]]) -> Artifact:
@@ -343,6 +393,8 @@ def _decoding(fields: dict[str, Any]) -> Decoding | None:
         raise ValueError(f"resize is {fields['resize']!r:.80}; known: {', '.join(RESIZES)}")
     if fields["decoding"] is None:
         return None
+    if fields["resize"] == "tile":
+        raise ValueError("resize is tile, and boxes of tiles are not joined")
     decoding = decoding_of(fields["decoding"])
     told = (len(fields["classes"]), fields["height"], fields["width"])
     if (decoding.classes, decoding.height, decoding.width) != told:

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from featherweight.errors import SettingError
 
 KINDS = ("yolo", "region", "grid", "distances")
-# How a picture becomes the network's input: stretched to it; scaled as a whole and centred on grey; or stretched by
-# bilinear sampling alone, however much it shrinks, as Darknet's networks were trained.
-RESIZES = ("stretch", "letterbox", "bilinear")
+# How a picture becomes the network's input: stretched to it; scaled as a whole and centred on grey; stretched by
+# bilinear sampling alone, however much it shrinks, as Darknet's networks were trained; or at its own scale, cut into
+# tiles of the input's size that overlap (`tiles`).
+RESIZES = ("stretch", "letterbox", "bilinear", "tile")
 MOST_PRIORS = 10_000_000  # more than any network's, and still no more than memory holds
 
 
@@ -193,7 +194,7 @@ def area_of(resize: str, picture: tuple[int, int], size: tuple[int, int]) -> tup
     """Where a picture lies in the network's input, in pixels of that: (left, top, width, height).
 
     A letterbox is as Darknet's: the longer side fills the input, the other is rounded down, and what is left over is
-    grey, by half on each side.
+    grey, by half on each side. A tile of the picture fills the input.
 
     Args:
         resize: one of `RESIZES`.
@@ -213,6 +214,25 @@ def area_of(resize: str, picture: tuple[int, int], size: tuple[int, int]) -> tup
     else:
         inner = max(1, wide * height // high), height
     return (width - inner[0]) // 2, (height - inner[1]) // 2, *inner
+
+
+def mirrored(start: int, count: int, length: int) -> NDArray[np.intp]:
+    """Places (count,) from `start` on along a side of so many pixels; beyond its ends those inside, mirrored.
+
+    The pixel at the edge is not repeated, however far it goes: of 3 pixels from -3 on, 1 2 1 0 1 2 1 0.
+    """
+    places = np.arange(start, start + count)
+    turn = length - 1
+    return np.abs((places + turn) % max(1, 2 * turn) - turn) if turn else np.zeros(count, np.intp)
+
+
+def middle(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """The middle (height, width, …) of a picture or a mask (h, w, …), mirrored where that is smaller."""
+    rows, columns = (
+        mirrored((there - wanted) // 2, wanted, there)
+        for there, wanted in zip(pixels.shape[:2], (height, width), strict=True)
+    )
+    return pixels[rows[:, None], columns]
 
 
 def place(boxes: Boxes, resize: str, picture: tuple[int, int], size: tuple[int, int]) -> Boxes:

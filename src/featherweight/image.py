@@ -13,6 +13,7 @@ Imports boxes and errors.
 import io
 import struct
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -28,7 +29,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from featherweight.boxes import area_of
+from featherweight.boxes import area_of, middle
 from featherweight.errors import ImageError
 
 Pixels = NDArray[np.uint8]
@@ -86,6 +87,44 @@ _TURNS = {
 }
 
 
+class Rows(Protocol):
+    """A picture that is read from above to below; a file is closed at the end of a `with`."""
+
+    height: int
+    width: int
+
+    def read(self, count: int) -> Pixels:
+        """The next rows, (count, width, 3) RGB.
+
+        Raises:
+            ImageError: the file is damaged, or ends before.
+        """
+        ...
+
+    def __enter__(self) -> "Rows": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Whole:
+    """A picture (h, w, 3) in memory, by rows."""
+
+    def __init__(self, pixels: Pixels):
+        self.height, self.width = pixels.shape[:2]
+        self._pixels, self._next = pixels, 0
+
+    def read(self, count: int) -> Pixels:
+        """The next rows, (count, width, 3)."""
+        start, self._next = self._next, self._next + count
+        return self._pixels[start : self._next]
+
+    def __enter__(self) -> "Whole":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def read_image(path: str | Path) -> Pixels:
     """The picture in a file, (h, w, 3) RGB.
 
@@ -131,7 +170,7 @@ def decode(data: bytes) -> Pixels:
             _check_gif(data)
         with reader(io.BytesIO(data)) as image:
             _check_size(*image.size)
-            pixels = _decode_jpeg(data, image) if kind == "JPEG" else _to_rgb(image)
+            pixels = _decode_jpeg(data, image) if kind == "JPEG" else to_rgb(image)
             exif = exif or image.info.get("exif", b"")
     except ImageError:
         raise
@@ -146,7 +185,7 @@ def decode(data: bytes) -> Pixels:
 
 
 def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pixels:
-    """To (height, width, 3); nothing is cut off.
+    """To (height, width, 3); nothing is cut off, but by the rule tile.
 
     Bilinear; where a side shrinks to half or less, each target pixel is the mean of the area it covers, as bilinear
     alone would skip pixels there.
@@ -155,13 +194,16 @@ def resize(pixels: Pixels, height: int, width: int, rule: str = "stretch") -> Pi
         pixels: (h, w, 3) RGB.
         height: pixels.
         width: pixels.
-        rule: stretch, which does not keep the aspect ratio; letterbox, which does, centred on grey (`GREY`); or
-            bilinear, a stretch that skips pixels.
+        rule: stretch, which does not keep the aspect ratio; letterbox, which does, centred on grey (`GREY`);
+            bilinear, a stretch that skips pixels; or tile, the middle at its own scale, mirrored where the picture is
+            smaller: one of the tiles that `tiles` cuts all of.
 
     Raises:
         SettingError: an unknown rule.
     """
     left, top, inner_width, inner_height = area_of(rule, (pixels.shape[0], pixels.shape[1]), (height, width))
+    if rule == "tile":
+        return middle(pixels, height, width)
     inner = _stretched(pixels, inner_height, inner_width, may_skip=rule == "bilinear")
     if inner.shape[:2] == (height, width):
         return inner
@@ -254,11 +296,12 @@ def _decode_jpeg(data: bytes, image: Image.Image) -> Pixels:
         # Pillow takes the harmless oddities that simplejpeg refuses, but it would leave lost pixels grey.
         if any(loss in str(error).lower() for loss in _JPEG_LOSSES):
             raise
-        return _to_rgb(image)
-    return pixels if in_rgb else _to_rgb(image)
+        return to_rgb(image)
+    return pixels if in_rgb else to_rgb(image)
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image) -> Pixels:
+    """A picture as Pillow has it → (h, w, 3) RGB, 0–255; alpha is laid over white."""
     image.load()
     if image.mode.startswith("I") or image.mode == "F":
         # 16-bit grey: Pillow's own conversion would clip all above 255 to white.

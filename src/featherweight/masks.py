@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featherweight.boxes import area_of
+from featherweight.boxes import area_of, middle
 from featherweight.errors import LabelError
 
 Mask = NDArray[np.uint8]
@@ -90,9 +90,25 @@ def resize_mask(mask: Mask, height: int, width: int, rule: str = "stretch") -> M
         SettingError: an unknown rule.
     """
     left, top, inner_width, inner_height = area_of(rule, (mask.shape[0], mask.shape[1]), (height, width))
+    if rule == "tile":
+        return middle(mask, height, width)
     inner = cv2.resize(mask, (inner_width, inner_height), interpolation=cv2.INTER_NEAREST_EXACT)
     if inner.shape == (height, width):
         return np.asarray(inner, np.uint8)
     boxed = np.full((height, width), IGNORE, np.uint8)
     boxed[top : top + inner_height, left : left + inner_width] = inner
     return boxed
+
+
+def mask_of(probabilities: NDArray[np.float32], size: tuple[int, int], rule: str) -> Mask:
+    """The mask (height, width) of a picture, out of probabilities (h, w, classes) or (h, w, 1) at the network's input.
+
+    Raises:
+        SettingError: an unknown rule.
+    """
+    left, top, width, height = area_of(rule, size, (probabilities.shape[0], probabilities.shape[1]))
+    inner = probabilities[top : top + height, left : left + width]
+    if inner.shape[:2] != size:
+        layers = [cv2.resize(np.ascontiguousarray(inner[..., one]), size[::-1]) for one in range(inner.shape[-1])]
+        inner = np.stack(layers, axis=-1)
+    return np.asarray(inner[..., 0] > 0.5 if inner.shape[-1] == 1 else inner.argmax(-1), np.uint8)
