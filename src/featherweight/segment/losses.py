@@ -1,12 +1,12 @@
 """How wrong the pixels of a segmenter are: `loss_of(settings, weights)` gives the loss for Keras.
 
-    loss(truth (b, h, w), logits (b, h, w, channels)) → a number
+    loss(truth (b, h, w) or (b, h, w, 1), logits (b, h, w, channels)) → a number
 
 `truth` has class indices, and `IGNORE` where nothing is asked: no term sees these pixels. Logits are what the model's
 last softmax is given, or, of one channel, its sigmoid: class 1 against class 0. A sum of terms adds them up as they
 are: all of them are about 0 to 1 once something is learned.
 
-Imports errors, masks and settings; keras and tensorflow where they are used.
+Imports errors, masks, models and settings; keras and tensorflow where they are used.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from featherweight.errors import SettingError
 from featherweight.masks import IGNORE
+from featherweight.models.ends import LEAST, MOST
 from featherweight.segment.settings import BALANCED, SegmentSettings, terms_of
 
 Tensor = Any
@@ -33,11 +34,23 @@ def loss_of(settings: SegmentSettings, weights: Weights | None = None) -> Loss:
     terms = [TERMS[name] for name in terms_of(settings.loss)]
 
     def loss(truth: Tensor, logits: Tensor) -> Tensor:
+        truth = truth[..., 0] if len(truth.shape) == len(logits.shape) else truth
         return sum(term(truth, logits, weights, settings.focus) for term in terms)
 
     # There is no branch on a tensor in it, and rewriting it in search of one takes as long as tracing it.
     unchanged: Loss = tf.autograph.experimental.do_not_convert(loss)
     return unchanged
+
+
+def of_probabilities(loss: Loss) -> Loss:
+    """A loss of logits as one of probabilities (b, h, w, channels), for where there are no others."""
+    from keras import ops
+
+    def of(truth: Tensor, p: Tensor) -> Tensor:
+        p = ops.clip(p, LEAST, MOST)
+        return loss(truth, ops.log(p) - ops.log1p(-p) if p.shape[-1] == 1 else ops.log(p))
+
+    return of
 
 
 def weights_of(settings: SegmentSettings, masks: Sequence[NDArray[np.uint8]], classes: int) -> Weights | None:

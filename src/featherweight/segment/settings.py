@@ -32,7 +32,7 @@ class SegmentSettings:
     each in the order of the classes, or "balanced" (`losses.balanced`); nothing lets pixels count alike. `focus` is the
     exponent of the focal loss.
 
-    `resize` is how pictures become inputs, a rule of `image.resize`. With "tile" they keep their scale, and an epoch
+    `resize` is how pictures become inputs, a rule of `image.resize`, by default "stretch". With "tile" they keep their scale, and an epoch
     sees as many cut-outs of the input's size as cover them; the share `foreground` of these lies around a pixel that is
     not of class 0, where there is one.
 
@@ -44,7 +44,7 @@ class SegmentSettings:
     loss: str = "cross_entropy+dice"
     class_weights: tuple[float, ...] | str | None = None
     focus: float = 2.0
-    resize: str = "stretch"
+    resize: str | None = None
     foreground: float = 0.5
     flip_vertical: bool = False
     brightness: float = 0.1
@@ -62,7 +62,7 @@ class SegmentSettings:
                 f"average {self.average}, foreground {self.foreground}, focus {self.focus}; wanted 0 up to 1, 0–1 and "
                 "from 0 on"
             )
-        if self.resize not in RESIZES:
+        if self.resize is not None and self.resize not in RESIZES:
             raise SettingError(f"unknown resize {self.resize!r}; known: {', '.join(RESIZES)}")
         terms_of(self.loss)
         self._check_weights()
@@ -71,7 +71,12 @@ class SegmentSettings:
         weights = self.class_weights
         if weights is None or weights == BALANCED:
             return
-        if isinstance(weights, str) or not weights or not all(0 <= one < math.inf for one in weights) or not any(weights):
+        if (
+            isinstance(weights, str)
+            or not weights
+            or not all(0 <= one < math.inf for one in weights)
+            or not any(weights)
+        ):
             raise SettingError(f"class weights {weights!r}; wanted {BALANCED!r} or a number from 0 on for each class")
 
 

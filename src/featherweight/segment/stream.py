@@ -1,6 +1,6 @@
 """The batches of an epoch: pictures and their masks, changed at random, as functions of the seed and the epoch.
 
-Imports data, image, masks, moves and settings; tensorflow where it is used.
+Imports boxes, data, image, masks, moves and settings; tensorflow where it is used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from featherweight.boxes import mirrored
 from featherweight.data import Item, PixelCache, allocate, load_masks, load_pixels
 from featherweight.errors import DataError, ImageError, LabelError, display
 from featherweight.image import decode, read_bytes
@@ -95,7 +95,7 @@ def windows_of(masks: Sequence[Mask], size: tuple[int, int]) -> list[Window]:
 def _places(side: int, size: int) -> tuple[list[int], list[int]]:
     """Where cut-outs of a side begin, and how much of each the one before it has."""
     if side <= size:
-        return [-((size - side) // 2)], [0]
+        return [(side - size) // 2], [0]
     starts = [*range(0, side - size, size), side - size]
     return starts, [0, *(before + size - start for before, start in zip(starts, starts[1:], strict=False))]
 
@@ -163,7 +163,9 @@ class MaskStream:
         if not self.settings.train.augment:
             if around is None:
                 return pixels, mask
-            y, x = (_start(place, side, size) for place, side, size in zip(around[::-1], source, self.size, strict=True))
+            y, x = (
+                _start(place, side, size) for place, side, size in zip(around[::-1], source, self.size, strict=True)
+            )
             return self._cut_out(Window(row, y, x))
         move = drawn_move(source, self.size, self.settings, random, around)
         shown = recoloured(move.of_pixels(pixels, *self.size), self.settings, random)
@@ -190,7 +192,10 @@ class MaskStream:
         pixels, mask = self.pictures.pixels[window.row], self.pictures.masks[window.row]
         places = [start + np.arange(size) for start, size in zip((window.y, window.x), self.size, strict=True)]
         inside = [(place >= 0) & (place < side) for place, side in zip(places, mask.shape, strict=True)]
-        ys, xs = (_mirrored(place, side) for place, side in zip(places, mask.shape, strict=True))
+        ys, xs = (
+            mirrored(start, size, side)
+            for start, size, side in zip((window.y, window.x), self.size, mask.shape, strict=True)
+        )
         truth = mask[ys[:, None], xs]
         truth[~(inside[0][:, None] & inside[1])] = IGNORE
         return pixels[ys[:, None], xs], truth
@@ -198,12 +203,4 @@ class MaskStream:
 
 def _start(middle: float, side: int, size: int) -> int:
     """Where a cut-out around a point begins: inside of the picture where that is large enough."""
-    return int(np.clip(round(middle - size / 2), 0, side - size)) if side > size else -((size - side) // 2)
-
-
-def _mirrored(places: NDArray[np.intp], side: int) -> NDArray[np.intp]:
-    """Places beyond an edge are mirrored at it, without the edge itself."""
-    if side == 1:
-        return np.zeros_like(places)
-    around = np.abs(places) % (2 * side - 2)
-    return np.asarray(np.where(around < side, around, 2 * side - 2 - around), np.intp)
+    return int(np.clip(round(middle - size / 2), 0, side - size)) if side > size else (side - size) // 2

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     import keras
 
 Loss = Callable[[Any, Any], Any]
+# As `models.segmenters` names them.
+DECODER, ENDS = "decode", ("image", "pad", "logits", "spread", "crop", "probabilities")
 
 
 def train_segmenter(
@@ -92,7 +94,9 @@ def train_segmenter(
         run["distillation"] = distillation.as_dict()
     file = state_file(checkpoint, run, dataset, model, *teachers)
     state = None if file is None else file.read()
-    pictures, val = (pictures_of(dataset.part(part), size, settings.resize, cache) for part in ("train", "val"))
+    pictures, val = (
+        pictures_of(dataset.part(part), size, settings.resize or "stretch", cache) for part in ("train", "val")
+    )
     weights = weights_of(settings, pictures.masks, len(dataset.classes))
     stream = MaskStream(pictures, settings, size, shuffle=True, epoch=0 if state is None else state.epochs)
     learner = _learner(model, len(dataset.classes), settings, weights, stream.cardinality(), distillation)
@@ -132,7 +136,16 @@ def check(model: "keras.Model", classes: int) -> None:
 
 
 def trunk_layers(model: "keras.Model") -> frozenset[str]:
-    """The names of the layers that make a segmenter's coarsest map: what comes before its decoder."""
+    """The names of a segmenter's layers before its decoder: of one that was built here all that is not named as such,
+    of another one what makes its coarsest map.
+    """
+    names = [layer.name for layer in model.layers]
+    if any(name.startswith(DECODER) for name in names):
+        return frozenset(name for name in names if not name.startswith(DECODER) and name not in ENDS)
+    return _before_coarsest(model)
+
+
+def _before_coarsest(model: "keras.Model") -> frozenset[str]:
     from featherweight.models.functional import functional, nodes
 
     calls = list(nodes(functional(model)))
@@ -180,7 +193,9 @@ class _Segmenter(Learner):
         for layer in self.trunk:
             layer.trainable = not alone
         weights = view.trainable_variables
-        kept = one_epoch(view, stream.next_epoch(), weights, callback)
+        # With an axis more: where the truth has one less, Keras takes away that of a single channel.
+        batches = stream.next_epoch().map(lambda images, truth: (images, truth[..., None]))
+        kept = one_epoch(view, batches, weights, callback)
         for layer in self.trunk:
             layer.trainable = True
         self.judged.set_weights(self.student.get_weights())

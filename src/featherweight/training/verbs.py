@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class LearnSettings:
     """How a model in a file is trained.
 
-    `train` are the settings of the task, `TrainSettings` or `DetectSettings`, by default its usual ones; `changes` are
+    `train` are the settings of the task, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default its usual ones; `changes` are
     settings by name that are to be other than those. `task` is that of the data, by default as the folder's layout
     tells; `resize` is how pictures become inputs, by default the model's rule.
     """
@@ -161,7 +161,8 @@ def export(
     load_keras()
     given = load_model(model)
     classes = _classes(given, dataset, settings)
-    rule = settings.resize or rule_of(given)
+    usual = rule_of(given) if dataset is None else training_of(dataset.task).rule(given, dataset)
+    rule = settings.resize or usual
     pixels = _pixels(given, dataset, pictures, rule, settings.seed)
     folded, fold = fold_branches(given)
     steps = (fold,) if fold.settings["folded"] else ()
