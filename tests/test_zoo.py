@@ -13,6 +13,7 @@ from featherweight.errors import SettingError
 from featherweight.models import catalog, zoo
 from featherweight.models.checkpoints import CHECKPOINTS
 from featherweight.models.nets import NETS, Application, Net, Published, net_named
+from featherweight.models.segmenter_nets import SEGMENTERS
 from featherweight.models.stages import Style
 from featherweight.models.zoo import Shape, build
 
@@ -263,7 +264,11 @@ def test_each_is_explained(name: str, capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [(row["name"], row["width"]) for row in rows] == [(net.name, row.width) for net, row in VARIANTS]
+    listed = [(row["name"], row["width"]) for row in rows if row["task"] == "classify"]
+    assert listed == [(net.name, row.width) for net, row in VARIANTS]
+    assert [row["name"] for row in rows if row["task"] == "segment"] == [
+        row.name for row in SEGMENTERS.values() for _ in row.published
+    ]
     assert rows == catalog.models()
     assert cli.main(["models", "hello", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["stages"][0]["block"] == "depthwise_separable"

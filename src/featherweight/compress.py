@@ -80,11 +80,11 @@ class CompressSettings:
     """How each step is done, and what it may cost.
 
     `target` is what pruning may leave; by default as much as the budget's limits on the file allow, or half of the MACs
-    where it has none. `distil` are the settings of the task's distillation, `DistillSettings` or the task's `TaughtSettings`,
-    by default its usual ones; `changes` are settings by name that are to be other than those. `prune_loss` and `max_loss`
-    are how much less accurate on val the distilled model may be than the one given, by the record's metric, and the
-    int8 file than the float one, by top-1, AP50 or mean IoU. `resize` is how pictures become inputs, by default the model's rule;
-    `task` that of the data, by default as the folder's layout tells.
+    where it has none. `distil` are the settings of the task's distillation, `DistillSettings` or the task's
+    `TaughtSettings`, by default its usual ones; `changes` are settings by name that are to be other than those.
+    `prune_loss` and `max_loss` are how much less accurate on val the distilled model may be than the one given, by the
+    record's metric, and the int8 file than the float one, by top-1, AP50 or mean IoU. `resize` is how pictures become
+    inputs, by default the rule of the task; `task` that of the data, by default as the folder's layout tells.
     """
 
     target: Target | None = None
@@ -166,8 +166,8 @@ def compress(
         command: what was typed, for the records.
 
     Raises:
-        SettingError: a model of other classes, that ends in neither a softmax, boxes nor masks or has an open input size;
-            settings that cannot be.
+        SettingError: a model of other classes, that ends in neither a softmax, boxes nor masks or has an open input
+            size; settings that cannot be.
         OutputError: the folder holds something else, or cannot be written.
         FeatherweightError: anything wrong with the model's file, the data or the budget.
     """

@@ -43,8 +43,8 @@ from featherweight.export import FORMATS, PRECISIONS, export
 from featherweight.fold import fold_branches
 from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threads, measure
 from featherweight.models.functional import picture_size
-from featherweight.models.nets import net_named
 from featherweight.models.pretrained import identify
+from featherweight.models.segmenter_nets import row_named
 from featherweight.models.zoo import Shape
 from featherweight.progress import logger
 from featherweight.quantize import quantize
@@ -66,10 +66,10 @@ MEASURED_ON_FILE = (
 class SearchSettings:
     """What to try and how. Empty tuples mean: choose for me.
 
-    `train` are the settings of the task's training, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default its
-    usual ones; `changes` are settings by name that are to be other than those. `task` is that of the data, classify,
-    detect or segment; by default the folder's layout tells. `resize` is how pictures become inputs, by default the rule
-    of the task. `start` is a file with a model to train on from, in place of the zoo's.
+    `train` are the settings of the task's training, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default
+    its usual ones; `changes` are settings by name that are to be other than those. `task` is that of the data,
+    classify, detect or segment; by default the folder's layout tells. `resize` is how pictures become inputs, by
+    default the rule of the task. `start` is a file with a model to train on from, in place of the zoo's.
     """
 
     models: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class SearchSettings:
         if self.start is not None and (self.models or self.widths):
             raise SettingError(f"models or widths beside the start {self.start}; leave one of them out")
         for name in self.models:
-            net_named(name)
+            row_named(name)
         if not 0 <= self.seed < 2**32:
             raise SettingError(f"seed {self.seed}; wanted 0 to {2**32 - 1}")
         if self.protocol.min_runs < MIN_SAMPLES[50]:
@@ -263,7 +263,7 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
 
 def _widths(net: str, ladder: Ladder) -> tuple[float, ...]:
     """The ladder's widths of a network; of one that is not in it, the published ones."""
-    return tuple(width for name, width in ladder if name == net) or net_named(net).widths
+    return tuple(width for name, width in ladder if name == net) or row_named(net).widths
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ def analyze(model: "str | Path | keras.Model", input_size: int | tuple[int, int]
 
     Args:
         model: an artifact folder, an .onnx, .tflite, .keras or .h5 file, the name of a network of the zoo (as
-            published, for 1000 classes), or a Functional or Sequential `keras.Model`.
+            published, for 1000 classes, a segmenter for two), or a Functional or Sequential `keras.Model`.
         input_size: pixels of height and width, for a model that leaves them open; for a network of the zoo, the size
             it is built for.
 
@@ -61,19 +61,24 @@ def read_graph(model: "str | Path | keras.Model", input_size: int | tuple[int, i
 
 
 def _zoo_graph(name: str, size: tuple[int, int] | None) -> Graph:
-    """A network of the zoo as it was published."""
+    """A network of the zoo as it was published, or a segmenter for two classes."""
     from featherweight.models.nets import NETS
+    from featherweight.models.segmenter_nets import SEGMENTERS
 
-    if name not in NETS:  # a slip is answered before Keras is imported
-        known = ", ".join(NETS)
+    if name not in NETS and name not in SEGMENTERS:  # a slip is answered before Keras is imported
+        known = ", ".join((*NETS, *SEGMENTERS))
         raise SettingError(f"{name} is no file and no network of the zoo; wanted a model file or one of: {known}")
     if size is not None and size[0] != size[1]:
         raise SettingError(f"input size {size[0]}×{size[1]}; the zoo's networks take squares")
     _start_keras()
     from featherweight.analyze.keras_reader import read_keras
-    from featherweight.models.zoo import reference
+    from featherweight.models.segmenters import segmenter
+    from featherweight.models.zoo import Shape, reference
 
-    model = reference(NETS[name], 1.0, None if size is None else size[0])
+    if name in SEGMENTERS:
+        model = segmenter(Shape(name, 1.0, SEGMENTERS[name].size if size is None else size[0]), 2)
+    else:
+        model = reference(NETS[name], 1.0, None if size is None else size[0])
     return replace(read_keras(model), name=name)
 
 

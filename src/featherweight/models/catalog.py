@@ -1,7 +1,7 @@
 """What the zoo has, as plain values and as text: the verb `models`. Works without Keras.
 
 Parameters and MACs stand in the zoo's rows; the tests count them on the built networks.
-Imports errors, checkpoints, nets and stages.
+Imports errors, checkpoints, nets, segmenter_nets and stages.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from featherweight.models.checkpoints import CHECKPOINTS
-from featherweight.models.nets import NETS, UNSCALED, Application, Net, Published, net_named
+from featherweight.models.nets import NETS, UNSCALED, Application, Net, Published
+from featherweight.models.segmenter_nets import SEGMENTERS, Segmenter, row_named
 from featherweight.models.stages import Trunk, Units
 
 Row = dict[str, Any]
@@ -22,13 +23,15 @@ def models(name: str | None = None) -> list[Row] | Row:
         SettingError: a network that is not in the zoo.
     """
     if name is None:
-        return [_variant(net, row) for net in NETS.values() for row in net.published]
-    return _network(net_named(name))
+        found = [_variant(net, row) for net in NETS.values() for row in net.published]
+        return found + [_listed(row, size) for row in SEGMENTERS.values() for size in row.published]
+    row = row_named(name)
+    return _segmenter(row) if isinstance(row, Segmenter) else _network(row)
 
 
 def listing(rows: Sequence[Row]) -> str:
     """A line a variant."""
-    heads = ("network", "width", "input", "params", "MACs", "top-1", "weights", "source")
+    heads = ("network", "width", "input", "params", "MACs", "top-1", "task", "weights", "source")
     cells = [
         (
             row["name"],
@@ -37,6 +40,7 @@ def listing(rows: Sequence[Row]) -> str:
             f"{row['parameters'] / 1e6:.2f} M",
             f"{row['macs'] / 1e6:,.0f} M",
             "" if row["top1"] is None else f"{row['top1']:.1f} %",
+            row["task"],
             row["weights"],
             row["source"],
         )
@@ -58,11 +62,14 @@ LEGEND = """
 params: what training changes, without batch-norm statistics. MACs: multiply-accumulates of one picture at the input
 size named; 1 MAC = 2 FLOPs. top-1: ImageNet, as published. Neither params nor MACs rank light networks by their speed:
 measure them on the device. weights: keras (its own download), file (fetched by name and held against its checksum),
-by hand (no public checksum: name the file), none (nobody has published any that is read here)."""
+by hand (no public checksum: name the file), none (nobody has published any that is read here), of a segmenter those of
+its trunk. Each network to classify is also the trunk of a detector, and of a segmenter: a U-Net."""
 
 
 def explanation(row: Row) -> str:
     """One network in words and tables."""
+    if row["task"] == "segment":
+        return _segmenter_explained(row)
     lines = [f"{row['name']}: {row['what']}", f"source: {row['source']}"]
     if row["note"]:
         lines.append(f"our count and the published one: {row['note']}")
@@ -95,6 +102,7 @@ def _variant(net: Net, row: Published) -> Row:
         weights = "by hand" if checkpoint.sha256 is None else "file"
     return {
         "name": net.name,
+        "task": "classify",
         **asdict(row),
         "classes": net.classes,
         "weights": weights,
@@ -108,6 +116,7 @@ def _network(net: Net) -> Row:
     trunk = net.trunk
     return {
         "name": net.name,
+        "task": "classify",
         "what": net.what,
         "source": net.source,
         "note": net.note,
@@ -118,6 +127,40 @@ def _network(net: Net) -> Row:
         "stages": _stages(trunk) if isinstance(trunk, Trunk) else [],
         "variants": [_variant(net, row) for row in net.published],
     }
+
+
+def _listed(row: Segmenter, size: Published) -> Row:
+    """A variant of a segmenter, for two classes. Its weights are those of its trunk."""
+    weights: Row = {"weights": "none", "file": None, "sha256": None}
+    if row.trunk is not None:
+        trunk = _variant(NETS[row.trunk], size)
+        weights = {key: trunk[key] for key in weights}
+    return {"name": row.name, "task": "segment", **asdict(size), "classes": 2, **weights, "source": row.source}
+
+
+def _segmenter(row: Segmenter) -> Row:
+    return {
+        "name": row.name,
+        "task": "segment",
+        "what": row.what,
+        "source": row.source,
+        "note": row.note,
+        "classes": 2,
+        "trunk": row.trunk,
+        "decoder": row.decoder and asdict(row.decoder),
+        "variants": [_listed(row, size) for size in row.published],
+    }
+
+
+def _segmenter_explained(row: Row) -> str:
+    lines = [f"{row['name']}: {row['what']}", f"source: {row['source']}"]
+    if row["note"]:
+        lines.append(f"unlike the paper's: {row['note']}")
+    if row["trunk"]:
+        settings = ", ".join(f"{key} {value}" for key, value in row["decoder"].items())
+        lines.append(f"trunk: {row['trunk']}; decoder: {settings}")
+    lines += ["input: RGB 0–255, scaled inside; probabilities of each pixel, counted for two classes", ""]
+    return "\n".join([*lines, listing(row["variants"])])
 
 
 def _stages(trunk: Trunk) -> list[Row]:

@@ -1,4 +1,7 @@
-"""What stands before the last activation of a model: its logits. Imports errors and functional; keras where it is used."""
+"""What stands before the last activation of a model: its logits.
+
+Imports errors and functional; keras where it is used.
+"""
 
 from typing import TYPE_CHECKING, Any
 

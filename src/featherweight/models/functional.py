@@ -5,7 +5,7 @@
 Imports errors and copying; keras where it is used.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from featherweight.errors import SettingError
@@ -129,6 +129,19 @@ def flat(model: "keras.Model") -> "keras.Model":
     result.name = model.name
     laid_open.set_weights()
     return result
+
+
+def copied_onto(model: "keras.Model", tensors: Sequence[Any]) -> list[Any]:
+    """The outputs of a model's layers, copied with their weights, for other tensors than its inputs. The copies keep
+    their names; nested models are laid open.
+
+    Raises:
+        SettingError: as `flat`.
+    """
+    laid_open = _LaidOpen()
+    outputs = laid_open.run(functional(model), list(tensors), "")
+    laid_open.set_weights()
+    return outputs
 
 
 def _alike(structure: Any, tensors: list[Any]) -> Any:

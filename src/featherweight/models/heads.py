@@ -1,4 +1,4 @@
-"""What stands at the end of a detector.
+"""What stands at the end of a model: that of a detector as a layer, and the task that an end tells.
 
 A detector has one output of raw numbers (n, priors, values); the last layer, `Predictions`, only lines its maps up, and
 says what they mean.
@@ -94,6 +94,26 @@ def decoding_of_model(model: keras.Model) -> Decoding | None:
     """What a detector's output means; `None` for a model that is none."""
     last = _last(model)
     return None if last is None else last.decoding
+
+
+def task_of_model(model: keras.Model) -> str:
+    """classify, detect or segment, by a model's end alone: a detector ends in `Predictions`, a segmenter gives one map
+    (n, h, w, classes) of more than one place.
+    """
+    if _last(model) is not None:
+        return "detect"
+    outputs = keras.tree.flatten(model.outputs)
+    is_map = len(outputs) == 1 and len(outputs[0].shape) == 4 and tuple(outputs[0].shape[1:3]) != (1, 1)
+    return "segment" if is_map else "classify"
+
+
+def count_of_model(model: keras.Model) -> int:
+    """How many classes a model of one output tells apart; a segmenter with one channel tells two."""
+    decoding = decoding_of_model(model)
+    if decoding is not None:
+        return decoding.classes
+    channels = int(model.outputs[0].shape[-1])
+    return 2 if channels == 1 and task_of_model(model) == "segment" else channels
 
 
 def classes_of_model(model: keras.Model) -> tuple[str, ...] | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from featherweight.errors import SettingError
 from featherweight.models.copying import copy_weights
 from featherweight.models.nets import UNSCALED, Application, Net, net_named
+from featherweight.models.segmenter_nets import row_named, trunk_named
 from featherweight.models.stages import Style, Trunk, Units
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Shape:
-    """What makes one network out of a row: width multiplier and input size in pixels."""
+    """What makes one network out of a row, of the zoo or of `SEGMENTERS`: width multiplier and input size in pixels."""
 
     net: str
     width: float
@@ -41,7 +42,7 @@ class Shape:
         return f"{self.net}-{self.width:g}-{self.size}"
 
     def __post_init__(self) -> None:
-        net_named(self.net)
+        row_named(self.net)
         if not 0.1 <= self.width <= 4:
             raise SettingError(f"width {self.width}; wanted 0.1 to 4")
         if not MIN_SIZE <= self.size <= 1024:
@@ -60,13 +61,13 @@ def build(shape: Shape, classes: int, dropout: float = 0.2, channels: int = 3) -
         channels: of the input: 1 (grey), 3 (RGB) or 4 (RGB and one more, 0–255 too).
 
     Raises:
-        SettingError: fewer than two classes, or other channels.
+        SettingError: fewer than two classes, other channels, or a network that is a segmenter only.
     """
     import keras
 
     if classes < 2:
         raise SettingError(f"{classes} classes; wanted at least 2")
-    net = net_named(shape.net)
+    net = trunk_named(shape.net)
     if isinstance(net.trunk, Trunk):
         inputs, x = _scaled_input(net, shape.size, channels)
         features = _own_features(net, shape, x)
@@ -126,6 +127,12 @@ def endpoints(net: Net, model: "keras.Model") -> dict[int, str]:
         if stage and len(layer.output.shape) == 4 and not layer.name.endswith("_pad"):
             last[strides[stage[0]]] = layer.name
     return last
+
+
+def coarsest_stride(net: Net) -> int:
+    """The greatest of `endpoints`, but for small pictures."""
+    trunk = net.trunk
+    return 2 ** len(trunk.endpoints) if isinstance(trunk, Application) else max(_stage_strides(trunk).values())
 
 
 # --------------------------------------------------------------------------------------------------- both kinds

@@ -32,9 +32,9 @@ class SegmentSettings:
     each in the order of the classes, or "balanced" (`losses.balanced`); nothing lets pixels count alike. `focus` is the
     exponent of the focal loss.
 
-    `resize` is how pictures become inputs, a rule of `image.resize`, by default "stretch". With "tile" they keep their scale, and an epoch
-    sees as many cut-outs of the input's size as cover them; the share `foreground` of these lies around a pixel that is
-    not of class 0, where there is one.
+    `resize` is how pictures become inputs, a rule of `image.resize`, by default "stretch". With "tile"
+    they keep their scale, and an epoch sees as many cut-outs of the input's size as cover them; the share `foreground`
+    of these lies around a pixel that is not of class 0, where there is one.
 
     `brightness` is a share of the range. `average` is the share that stays of a moving average of the weights at each
     step, less in a run of few steps; the average is what is judged and kept, 0 leaves it out.

@@ -5,6 +5,7 @@ Imports boxes, data, image, masks, moves and settings; tensorflow where it is us
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def _places(side: int, size: int) -> tuple[list[int], list[int]]:
     if side <= size:
         return [(side - size) // 2], [0]
     starts = [*range(0, side - size, size), side - size]
-    return starts, [0, *(before + size - start for before, start in zip(starts, starts[1:], strict=False))]
+    return starts, [0, *(before + size - start for before, start in pairwise(starts))]
 
 
 class MaskStream:

@@ -26,6 +26,7 @@ from featherweight.errors import SettingError
 from featherweight.models.copying import copy_weights
 from featherweight.models.ends import logits
 from featherweight.models.functional import picture_size
+from featherweight.models.segmenters import ENDS, PREFIX
 from featherweight.segment.distil import Distillation, losses_of, pair_of
 from featherweight.segment.losses import Weights, loss_of, weights_of
 from featherweight.segment.scores import classes_of, confusion, mean_iou
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     import keras
 
 Loss = Callable[[Any, Any], Any]
-# As `models.segmenters` names them.
-DECODER, ENDS = "decode", ("image", "pad", "logits", "spread", "crop", "probabilities")
 
 
 def train_segmenter(
@@ -140,8 +139,8 @@ def trunk_layers(model: "keras.Model") -> frozenset[str]:
     of another one what makes its coarsest map.
     """
     names = [layer.name for layer in model.layers]
-    if any(name.startswith(DECODER) for name in names):
-        return frozenset(name for name in names if not name.startswith(DECODER) and name not in ENDS)
+    if any(name.startswith(PREFIX) for name in names):
+        return frozenset(name for name in names if not name.startswith(PREFIX) and name not in ENDS)
     return _before_coarsest(model)
 
 

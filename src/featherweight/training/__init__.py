@@ -175,19 +175,17 @@ def names_of(model: "keras.Model") -> tuple[str, ...]:
     Raises:
         SettingError: it has several outputs.
     """
-    from featherweight.models.heads import classes_of_model, decoding_of_model
+    from featherweight.models.heads import classes_of_model, count_of_model
 
     if len(model.outputs) != 1:
         raise SettingError(f"{model.name} gives {len(model.outputs)} answers; wanted one")
-    decoding = decoding_of_model(model)
-    count = model.outputs[0].shape[-1] if decoding is None else decoding.classes
-    return classes_of_model(model) or tuple(f"class {number}" for number in range(count))
+    return classes_of_model(model) or tuple(f"class {number}" for number in range(count_of_model(model)))
 
 
 def about_of(
     model: "keras.Model", name: str, classes: Sequence[str], steps: Sequence[Step], resize: str | None = None
 ) -> About:
-    """What the manifest of a model's files says: that it is a detector, and what its numbers mean, is in the model.
+    """What the manifest of a model's files says: its task, and what a detector's numbers mean, are in the model.
 
     Args:
         model: to be exported.
@@ -196,11 +194,10 @@ def about_of(
         steps: the lineage.
         resize: by default `rule_of`.
     """
-    from featherweight.models.heads import decoding_of_model
+    from featherweight.models.heads import decoding_of_model, task_of_model
 
-    decoding = decoding_of_model(model)
-    task = "classify" if decoding is None else "detect"
-    return About(name, tuple(classes), tuple(steps), task, resize or rule_of(model), decoding)
+    rule, decoding = resize or rule_of(model), decoding_of_model(model)
+    return About(name, tuple(classes), tuple(steps), task_of_model(model), rule, decoding)
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Segmentation in the training world. Imports artifact, data, errors, models, prune, quantize, segment and this folder."""
+"""Segmentation in the training world. Imports artifact, data, errors, models, prune, quantize and segment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

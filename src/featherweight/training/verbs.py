@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 class LearnSettings:
     """How a model in a file is trained.
 
-    `train` are the settings of the task, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default its usual ones; `changes` are
-    settings by name that are to be other than those. `task` is that of the data, by default as the folder's layout
-    tells; `resize` is how pictures become inputs, by default the model's rule.
+    `train` are the settings of the task, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default
+    its usual ones; `changes` are settings by name that are to be other than those. `task` is that of the data, by
+    default as the folder's layout tells; `resize` is how pictures become inputs, by default the rule of the task.
     """
 
     train: Any = None
