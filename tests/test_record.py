@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from featherweight import record as module
 from featherweight.errors import OutputError, RecordError
 from featherweight.record import (
+    OPTIONAL,
     QUANTITIES,
     Record,
     append_record,
@@ -97,15 +98,31 @@ def test_a_record_of_schema_2_keeps_its_line_and_its_metric_is_top_1() -> None:
     line = json.dumps({**old, "schema": 2}, sort_keys=True)
     record = record_from_json(line)
     assert record.to_json() == line and label_of("accuracy", [record]) == "top-1"
-    with pytest.raises(RecordError, match="fields missing or unknown: 'ap50, ap75, metric, scores'"):
+    with pytest.raises(RecordError, match="'ap50, ap75, boundary_f1, dice, iou, metric, pixel_accuracy, scores'"):
         record_from_json(line_with(schema=2))
+
+
+def test_a_record_of_schema_3_keeps_its_line_and_has_no_masks() -> None:
+    old = {name: value for name, value in json.loads(make_record().to_json()).items() if name not in newer_than(3)}
+    line = json.dumps({**old, "schema": 3}, sort_keys=True)
+    record = record_from_json(line)
+    assert record.to_json() == line and record.iou is None and "iou" not in told(record)
+    with pytest.raises(RecordError, match="fields missing or unknown: 'boundary_f1, dice, iou, pixel_accuracy'"):
+        record_from_json(line_with(schema=3))
+
+
+def test_a_segmenter_s_record_says_its_metric() -> None:
+    record = make_record(metric="mean IoU", iou=0.75, dice=0.85, pixel_accuracy=0.97, boundary_f1=0.5)
+    assert record_from_json(record.to_json()) == record
+    assert label_of("accuracy", [record]) == "mean IoU" and label_of("iou", [record]) == "IoU of class 1"
+    assert set(QUANTITIES) - set(told(record)) == {"ap50", "ap75"}
 
 
 def test_a_detector_s_record_says_its_metric() -> None:
     plain, detector = make_record(), make_record(metric="AP50:95", ap50=0.75, ap75=0.5, scores={"small": None})
     assert record_from_json(detector.to_json()) == detector
-    assert [name for name in QUANTITIES if name not in told(plain)] == ["ap50", "ap75"]
-    assert told(detector) == tuple(QUANTITIES)
+    assert [name for name in QUANTITIES if name not in told(plain)] == list(OPTIONAL)
+    assert set(QUANTITIES) - set(told(detector)) == {"iou", "dice", "pixel_accuracy", "boundary_f1"}
     assert label_of("accuracy", [detector, detector]) == "AP50:95"
     assert label_of("accuracy", [plain, detector]) == "accuracy" and label_of("ap50", [plain, detector]) == "AP50"
     assert label_of("accuracy", []) == "top-1"
@@ -129,7 +146,7 @@ def test_an_estimate_is_no_energy() -> None:
 
 
 def test_a_record_of_schema_1_has_no_fields_of_schema_2() -> None:
-    with pytest.raises(RecordError, match="fields missing or unknown: 'ap50, ap75, cold_start_ms, "):
+    with pytest.raises(RecordError, match="fields missing or unknown: 'ap50, ap75, boundary_f1, cold_start_ms, "):
         record_from_json(line_with(schema=1))
 
 
@@ -165,9 +182,9 @@ def line_with(**changes: Any) -> str:
         ("9" * 5000, "not JSON"),
         ("[]", "list instead of an object"),
         ("null", "NoneType instead of an object"),
-        ("{}", "schema None; this featherweight reads 1 to 3"),
-        (line_with(schema=4), "schema 4; this featherweight reads 1 to 3"),
-        (line_with(schema=True), "schema True; this featherweight reads 1 to 3"),
+        ("{}", "schema None; this featherweight reads 1 to 4"),
+        (line_with(schema=5), "schema 5; this featherweight reads 1 to 4"),
+        (line_with(schema=True), "schema True; this featherweight reads 1 to 4"),
         (line_with(color="red"), "fields missing or unknown: 'color'"),
         (line_with(accuracy=...), "fields missing or unknown: 'accuracy'"),
         (line_with(accuracy=float("nan")), "NaN is not a number"),

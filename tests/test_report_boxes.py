@@ -21,7 +21,8 @@ from featherweight.measure.one import pictures_of
 from featherweight.measure.versus import Together, accuracies
 from featherweight.predict import answers_of
 from featherweight.report import card, compare
-from featherweight.report.pictures import MOST_BYTES, SIDE, pictures
+from featherweight.report.inline import MOST_BYTES
+from featherweight.report.pictures import SIDE, pictures
 from featherweight.report.scores import by_class
 from featherweight.stats import Bootstrap, drawn_difference
 from tests.detector import CLASSES, cells_folder, make_detector

@@ -379,7 +379,7 @@ def _measure(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _write_measured(artifacts: Sequence[str], records: Sequence[Any], dataset: "Dataset | None", output: str) -> None:
-    """A page of what was just measured, with pictures where there are boxes."""
+    """A page of what was just measured, with pictures where there are boxes or masks."""
     from featherweight.artifact import read_artifact
     from featherweight.compare import DEFAULT_KEYS
     from featherweight.predict import answers_of

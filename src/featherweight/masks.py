@@ -6,6 +6,8 @@ every list of names, and is the background where the data has one.
     MaskSource     where the mask of one picture is, and what its values mean; plain data, kept beside the picture
     read_mask      the mask in it
     resize_mask    a mask by the nearest pixel, by the rules of `image.resize`
+    mask_of        probabilities of the network's input → the mask of the picture
+    placed_mask    the same of class indices
 
 A segmenter has one output (n, h, w, classes) of probabilities at the size of its input; one for two classes may be
 (n, h, w, 1), the probability of class 1. A file of somebody else may give the indices themselves, (n, h, w).
@@ -101,14 +103,61 @@ def resize_mask(mask: Mask, height: int, width: int, rule: str = "stretch") -> M
 
 
 def mask_of(probabilities: NDArray[np.float32], size: tuple[int, int], rule: str) -> Mask:
-    """The mask (height, width) of a picture, out of probabilities (h, w, classes) or (h, w, 1) at the network's input.
+    """The mask (height, width) of a picture, out of probabilities at the network's input.
+
+    What a letterbox added is cut off; each class is resized bilinearly to the picture's size, so that the edges of
+    both are the same; the greatest counts, of equal ones the first. One channel is the probability of class 1, which
+    counts from above 0.5 on.
+
+    Args:
+        probabilities: (h, w, classes), or (h, w, 1).
+        size: (height, width) of the picture.
+        rule: how the picture became the input, one of `boxes.RESIZES`.
 
     Raises:
         SettingError: an unknown rule.
     """
-    left, top, width, height = area_of(rule, size, (probabilities.shape[0], probabilities.shape[1]))
-    inner = probabilities[top : top + height, left : left + width]
-    if inner.shape[:2] != size:
-        layers = [cv2.resize(np.ascontiguousarray(inner[..., one]), size[::-1]) for one in range(inner.shape[-1])]
-        inner = np.stack(layers, axis=-1)
-    return np.asarray(inner[..., 0] > 0.5 if inner.shape[-1] == 1 else inner.argmax(-1), np.uint8)
+    return chosen(probabilities, size, rule)[0]
+
+
+def chosen(probabilities: NDArray[np.float32], size: tuple[int, int], rule: str) -> tuple[Mask, NDArray[np.float32]]:
+    """As `mask_of`, and beside it the probability of the chosen class of each pixel, (height, width)."""
+    inner = _inner(probabilities, size, rule)
+    best = _linear(inner[..., 0], size)
+    if inner.shape[-1] == 1:
+        found = (best > 0.5).astype(np.uint8)
+        return found, np.where(found, best, 1 - best)
+    found = np.zeros(size, np.uint8)
+    for label in range(1, inner.shape[-1]):  # one class at a time: all of them may be more than memory holds
+        more = _linear(inner[..., label], size)
+        above = more > best
+        found[above] = label
+        np.maximum(best, more, out=best)
+    return found, best
+
+
+def placed_mask(indices: Mask, size: tuple[int, int], rule: str) -> Mask:
+    """The mask (height, width) of a picture, out of class indices (h, w) at the network's input: the nearest pixel's.
+
+    Raises:
+        SettingError: an unknown rule.
+    """
+    height, width = size
+    inner = _inner(indices, size, rule)
+    if inner.shape == (height, width):
+        return np.asarray(inner, np.uint8)
+    return np.asarray(cv2.resize(inner, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+
+def _inner(values: NDArray[Any], size: tuple[int, int], rule: str) -> NDArray[Any]:
+    """The part of (h, w, …) that the picture lies in."""
+    left, top, width, height = area_of(rule, size, (values.shape[0], values.shape[1]))
+    return values[top : top + height, left : left + width]
+
+
+def _linear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A new (height, width) of (h, w) by bilinear sampling."""
+    if values.shape == size:
+        return values.astype(np.float32)
+    plane = np.ascontiguousarray(values, np.float32)
+    return np.asarray(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,14 +1,16 @@
-"""Which of the boxes found in a picture are right, and which of the true ones were missed.
+"""What was found in a picture beside what is true, to be looked at, and which pictures are looked at first.
 
-The same rule as behind average precision at IoU 0.5, for the boxes that are shown: it picks pictures to look at, and is
-no metric. Imports boxes.
+Boxes are right or missed by the same rule as behind average precision at IoU 0.5, for those that are shown; of masks it
+is the picture's own IoU. Both pick pictures and are no metric of the whole. Imports boxes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,20 +55,49 @@ class Seen:
         return ~there & ~self.true.hard
 
     @property
-    def failures(self) -> int:
+    def failures(self) -> float:
         """Boxes missed and boxes wrongly found."""
-        return int(self.missed.sum() + (~self.right).sum())
+        return float(self.missed.sum() + (~self.right).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class SeenMask:
+    """One picture, its true mask and the one that was found, packed: of all pictures of a part they are many."""
+
+    path: Path
+    iou: float | None  # the mean over the classes in it; `None` where nothing is asked
+    _masks: bytes  # both as one PNG, the true one above
+
+    @classmethod
+    def of(cls, path: Path, true: NDArray[np.uint8], found: NDArray[np.uint8], iou: float | None) -> "SeenMask":
+        """Of two masks (h, w) of the picture's size."""
+        packed = cv2.imencode(".png", np.concatenate([true, found]))[1]
+        return cls(path, iou, packed.tobytes())
+
+    @property
+    def masks(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """(the true one, the found one), (h, w) each."""
+        both = np.asarray(cv2.imdecode(np.frombuffer(self._masks, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+        return both[: len(both) // 2], both[len(both) // 2 :]
+
+    @property
+    def failures(self) -> float:
+        """How much of IoU is missing, 0–1."""
+        return 0.0 if self.iou is None else 1 - self.iou
+
+
+Look = TypeVar("Look", Seen, SeenMask)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one detector found in the pictures of a part."""
+    """What one file found in the pictures of a part: boxes in all of them, or masks."""
 
     name: str  # of the file
     classes: tuple[str, ...]
-    pictures: tuple[Seen, ...]
+    pictures: tuple[Seen, ...] | tuple[SeenMask, ...]
     part: str
-    score: float  # the least of a box that was found
+    score: float | None = None  # the least of a box that was found
 
 
 def overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -79,7 +110,7 @@ def overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray
     return shares
 
 
-def to_look_at(seen: Sequence[Seen], worst: int, others: int) -> tuple[list[Seen], list[Seen]]:
+def to_look_at(seen: Sequence[Look], worst: int, others: int) -> tuple[list[Look], list[Look]]:
     """(those with the most failures, the worst first; some of the rest, from all over them).
 
     Args:

@@ -3,7 +3,7 @@
 Pictures, folders, videos and cameras are one stream: one picture is held at a time. Where `tune` has found how the
 file runs fastest on this device, it is run so.
 
-Imports artifact, boxes, data, device, draw, errors, frames, image, matches, progress, runtimes and tasks.
+Imports artifact, data, device, draw, errors, frames, image, matches, progress, runtimes and tasks.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact, Choice, read_artifact, to_utf8
-from featherweight.boxes import found_boxes
-from featherweight.data import Dataset, Item
+from featherweight.data import Dataset, Item, targets
 from featherweight.device import this_device
 from featherweight.draw import draw
 from featherweight.errors import DataError, RuntimeFailure, SettingError
 from featherweight.frames import Canvas, Lines, Source, Video, picture_of, sources_of
 from featherweight.image import Pixels, resize
-from featherweight.matches import Answers, Seen
+from featherweight.matches import Answers
 from featherweight.progress import logger, track
 from featherweight.runtimes import RUNTIMES, Session, runtime_named, supporting
 from featherweight.runtimes.settings import Settings, settings_of
@@ -161,23 +161,23 @@ class _Teller:
             source, count, count / (time.perf_counter() - start), count / in_model,
         )  # fmt: skip
 
-    def seen(self, item: Item) -> Seen:
-        """The boxes found in a picture whose true ones are known."""
-        told = self.told(picture_of(Source(item.path, Path(item.path.name))))
-        places = {name: place for place, name in enumerate(self.artifact.classes or ())}
-        found = found_boxes(
-            np.array([one["box"] for one in told], np.float32),
-            np.array([places[one["label"]] for one in told], np.int64),
-            np.array([one["score"] for one in told], np.float32),
-        )
-        assert item.boxes is not None
-        return Seen(item.path, item.boxes, found)
+    def seen(self, item: Item, target: Any) -> Any:
+        """What is found in a picture beside what is true of it, as the task has it."""
+        picture = picture_of(Source(item.path, Path(item.path.name)))
+        return self.task.seen(item.path, self.outputs(picture), (picture.shape[0], picture.shape[1]), target)
+
+    def outputs(self, picture: Pixels) -> NDArray[np.float32]:
+        """The outputs (1, …) for a picture (h, w, 3)."""
+        rule = self.artifact.resize or "stretch"
+        if rule == "tile":
+            from featherweight.tiles import tiled
+
+            return tiled(self.session.run, picture, self.session.height, self.session.width)[None]
+        return self.session.run(resize(picture, self.session.height, self.session.width, rule)[None])
 
     def told(self, picture: Pixels) -> list[dict[str, Any]]:
         """The predictions for a picture (h, w, 3)."""
-        rule = self.artifact.resize or "stretch"
-        pixels = resize(picture, self.session.height, self.session.width, rule)
-        found = self.task.decode(self.session.run(pixels[None]), [(picture.shape[0], picture.shape[1])])[0]
+        found = self.task.decode(self.outputs(picture), [(picture.shape[0], picture.shape[1])])[0]
         return found[: self.settings.top or self.task.shown]
 
 
@@ -188,32 +188,39 @@ def answers_of(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> tuple[Answers, ...]:
-    """What detectors find in a part of a data set, beside what is true there; other files are left out.
+    """What files find in a part of a data set, beside what is true there: boxes or masks; classifiers are left out.
 
     Args:
         artifacts: artifact folders.
-        dataset: pictures with boxes; others bring no answers.
+        dataset: pictures with boxes or masks; others bring no answers.
         part: by default test where there is one, else val.
         runtime: as `predict`.
         threads: as `predict`.
 
     Raises:
-        SettingError: a detector of other classes than the data's.
+        SettingError: a file of other classes than the data's, or for another task.
         FeatherweightError: as `predict`.
     """
     loaded = [one if isinstance(one, Artifact) else read_artifact(one) for one in artifacts]
     chosen = part or ("test" if "test" in dataset.parts else "val")
-    items = [item for item in dataset.part(chosen) if item.boxes is not None]
+    items = [item for item in dataset.part(chosen) if item.boxes is not None or item.mask is not None]
     found = []
     for one in loaded:
-        if one.decoding is None or not items:
+        if one.foreign or not items:
             continue
+        task = task_of(one)
+        if not task.pictured:
+            continue
+        if task.name != dataset.task:
+            raise SettingError(f"{one.name} is for {task.name} and the data for {dataset.task}: wanted the same task")
         if one.classes != dataset.classes:
             theirs, known = (", ".join(names[:5]) for names in (one.classes or (), dataset.classes))
             raise SettingError(f"{one.name} finds {theirs} and the data has {known}: wanted the same classes")
-        teller = _Teller(one, task_of(one), load(one, runtime, threads), PredictSettings())
-        seen = tuple(teller.seen(item) for item in track(items, f"boxes by {one.name}", len(items)))
-        found.append(Answers(one.name, one.classes or (), seen, chosen, one.decoding.score))
+        teller = _Teller(one, task, load(one, runtime, threads), PredictSettings())
+        pairs = list(zip(items, targets(items), strict=True))
+        seen = tuple(teller.seen(item, target) for item, target in track(pairs, f"answers of {one.name}", len(pairs)))
+        score = None if one.decoding is None else one.decoding.score
+        found.append(Answers(one.name, one.classes or (), seen, chosen, score))
     return tuple(found)
 
 

@@ -26,7 +26,8 @@ from featherweight.quantity import measured, quantities
 # 2: what the session really ran with, the machine before and after, UNSTABLE and quick as fields, raw samples beside,
 #    total, cold start, throughput, memory above the empty runtime's, GPU memory, the label of the energy.
 # 3: which metric `accuracy` is, and of detectors AP50, AP75 and what stands behind them.
-SCHEMA = 3
+# 4: of segmenters IoU, Dice, pixel accuracy and boundary F1.
+SCHEMA = 4
 
 TAIL_STEP_BYTES = 65_536
 HEAD = b'{"accuracy": '
@@ -77,6 +78,12 @@ class Record:
     macs: float | None = measured("MACs", "count", "lower")
     ap50: float | None = measured("AP50", "fraction", "higher")  # of detectors only, as the next one
     ap75: float | None = measured("AP75", "fraction", "higher")
+    iou: float | None = measured("IoU of class 1", "fraction", "higher")  # of segmenters of two classes only
+    dice: float | None = measured(
+        "Dice", "fraction", "higher"
+    )  # of segmenters, as the next two; of two classes class 1's
+    pixel_accuracy: float | None = measured("pixel accuracy", "fraction", "higher")
+    boundary_f1: float | None = measured("boundary F1", "fraction", "higher")
     # how sure they are
     accuracy_interval: tuple[float, float] | None = None
     accuracy_n: int | None = None
@@ -138,12 +145,21 @@ NEW_IN_2: dict[str, Any] = {
 }
 
 NEW_IN_3: dict[str, Any] = {"ap50": None, "ap75": None, "metric": None, "scores": None}
-OPTIONAL = ("ap50", "ap75")  # quantities that are told only where there are any
+NEW_IN_4: dict[str, Any] = {"iou": None, "dice": None, "pixel_accuracy": None, "boundary_f1": None}
+OPTIONAL = (
+    "ap50",
+    "ap75",
+    "iou",
+    "dice",
+    "pixel_accuracy",
+    "boundary_f1",
+)  # quantities that are told only where there are any
 
 
 def newer_than(schema: int) -> dict[str, Any]:
     """The fields that a record of an earlier schema does not have → what it says of them."""
-    return {**(NEW_IN_2 if schema < 2 else {}), **(NEW_IN_3 if schema < 3 else {})}
+    news = (NEW_IN_2, NEW_IN_3, NEW_IN_4)
+    return {name: value for since, new in enumerate(news, start=2) if schema < since for name, value in new.items()}
 
 
 KINDS = typing.get_type_hints(Record)

@@ -28,6 +28,7 @@ from featherweight.measure.one import (
     check_threads,
     evenly,
     labelled_paths,
+    most_runs,
     pictures_of,
 )
 from featherweight.measure.pairs import INPUTS, PairProtocol, log_ratios
@@ -213,7 +214,8 @@ def scored_of(case: Case, pictures: Pictures) -> Scored | None:
     items = labelled_paths(pictures)
     with Worker(case.artifact, case.runtime, case.settings) as worker:
         worker.load()
-        score = worker.ask("accuracy", PICTURE_SECONDS * 2 * len(items), items=items)["score"]
+        expected = PICTURE_SECONDS * (1 + most_runs(case.artifact, pictures)) * len(items)
+        score = worker.ask("accuracy", expected, items=items)["score"]
     if score["right"] is not None:
         right: list[bool] = score["right"]
         return right

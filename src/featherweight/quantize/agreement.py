@@ -4,6 +4,7 @@ Imports artifact, errors and runtimes.
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def export_golden(
 
 
 def answers(artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None = None) -> NDArray[np.float32]:
-    """The outputs (n, …) for pictures (n, h, w, 3), one by one, by the first runtime that runs the file.
+    """The outputs (n, …) for pictures (n, h, w, 3), as `each_answer`.
 
     Args:
         artifact: what the file is.
@@ -76,10 +77,21 @@ def answers(artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None 
     Raises:
         RuntimeFailure: nothing here runs it.
     """
+    return np.concatenate(list(each_answer(artifact, pictures, data)))
+
+
+def each_answer(
+    artifact: Artifact, pictures: NDArray[np.uint8], data: bytes | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """The outputs (1, …) for each of pictures (n, h, w, 3), one by one, by the first runtime that runs the file.
+
+    Args and raises as `answers`.
+    """
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
         if data is not None:
             artifact = replace(artifact, path=Path(scratch))
             (Path(scratch) / artifact.file).write_bytes(data)
         runtime = runtime_named(supporting(artifact)[0])
         session = runtime.load(artifact, Settings(precision="float32"))
-        return np.concatenate([session.run(one[None]) for one in pictures])
+        for one in pictures:
+            yield session.run(one[None])

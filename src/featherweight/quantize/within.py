@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featherweight.artifact import Artifact, check_new
 from featherweight.errors import ExportError, SettingError
 from featherweight.progress import logger
-from featherweight.quantize.agreement import INT8_TOLERANCE, answers, output_error
+from featherweight.quantize.agreement import INT8_TOLERANCE, answers, each_answer, output_error
 from featherweight.quantize.make import Draft, Source, draft, quantized_name, read_source, write
 from featherweight.quantize.sensitivity import Score, Sensitivity, costs, score_of
 from featherweight.quantize.settings import QuantizeSettings
@@ -55,7 +55,7 @@ def quantize_within(
         calibration: training pictures (n, h, w, 3) RGB 0–255 at the artifact's size.
         score: an artifact → its score, 0–1, best on labelled pictures that nothing was chosen by (`accuracy_on`); by
             default how far it says the same as the float file on the calibration pictures: how often the best class
-            is the same, or AP50 on the boxes that the float file finds.
+            is the same, AP50 on the boxes, or mean IoU on the masks that the float file finds.
         max_loss: how much lower the score may be; 0.005 is half a point.
         name: the copy's name.
         settings: how; int8. By default with bias correction.
@@ -101,8 +101,11 @@ def accuracy_on(
     known = list(sizes) if sizes is not None else [pictures.shape[1:3]] * len(pictures)
 
     def score(artifact: Artifact) -> float:
-        task = task_of(artifact)
-        return float(task.score(task.read(answers(artifact, pictures), known), list(targets))["value"])
+        task, true, read = task_of(artifact), list(targets), []
+        # One at a time: the answers of a segmenter are larger than the pictures.
+        for outputs, size, target in zip(each_answer(artifact, pictures), known, true, strict=True):
+            read += task.read(outputs, [size], [target])
+        return float(task.score(read, true)["value"])
 
     return score
 

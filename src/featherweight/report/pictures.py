@@ -1,33 +1,32 @@
-"""Pictures with the boxes that are true and those that were found, side by side, the worst first.
+"""Pictures with what is true and what was found, side by side, the worst first: boxes here, masks by a neighbour.
 
 A picture is in the page once, as a small JPEG; boxes and words are drawn over it, so that they stay sharp.
-Imports boxes, errors, image, matches and page.
+Imports boxes, errors, image, matches, page and its neighbours.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from featherweight.boxes import Boxes
 from featherweight.errors import ImageError, display
 from featherweight.image import read_image
-from featherweight.matches import OVERLAP, Answers, Seen, to_look_at
+from featherweight.matches import OVERLAP, Answers, Seen, SeenMask, to_look_at
 from featherweight.page import escape
+from featherweight.report import mask_pictures
+from featherweight.report.inline import jpeg
 
 WORST, OTHERS = 12, 6  # pictures in a page, of all files together
 SIDE = 560  # the longer side of a picture in the page
-MOST_BYTES = 65_536  # of a picture in it
-QUALITIES = (80, 60, 40, 20, 5)
 MOST_LABELS = 16  # boxes of a kind that are named; all are named where the pointer rests
 GAP = 16
 LETTER = 7.6  # the width of one, about
 
-STYLE = """
+STYLE = (
+    mask_pictures.STYLE
+    + """
 figure{margin:18px 0}figcaption{font-size:13px;margin-bottom:4px;overflow-wrap:anywhere}
 .pair{display:block;width:100%;height:auto;font:600 12px system-ui,sans-serif}
 .pair rect{fill:none;stroke-width:2}.pair .edge{stroke:#000;stroke-width:4;stroke-opacity:.55}
@@ -38,16 +37,27 @@ figure{margin:18px 0}figcaption{font-size:13px;margin-bottom:4px;overflow-wrap:a
 .key{display:inline-block;padding:0 7px;margin-right:4px;color:#000;font-weight:600;font-size:13px}
 .key.right{background:#3ddc97}.key.missed{background:#ffb224}.key.wrong{background:#ff5c8a}.key.hard{background:#c9d1d9}
 """
+)
 
 
 def pictures(answers: Sequence[Answers]) -> list[str]:
-    """HTML for the answers of each file: how many boxes were found, then the pictures."""
+    """HTML for the answers of each file: how many were right, then the pictures."""
     body: list[str] = []
     names = map("picture-{}".format, count(1))
+    limits = max(1, WORST // max(1, len(answers))), OTHERS // max(1, len(answers))
     for one in answers:
-        worst, others = to_look_at(one.pictures, max(1, WORST // len(answers)), OTHERS // len(answers))
-        body += [f"<h2>What {escape(one.name)} finds</h2>", _told(one, len(worst), len(others)), KEY]
-        body += [_figure(seen, one.classes, next(names)) for seen in (*worst, *others)]
+        body.append(f"<h2>What {escape(one.name)} finds</h2>")
+        boxed = [seen for seen in one.pictures if isinstance(seen, Seen)]
+        masked = [seen for seen in one.pictures if isinstance(seen, SeenMask)]
+        if masked:
+            worst_masks, other_masks = to_look_at(masked, *limits)
+            body += [mask_pictures.told(masked, one.part, len(worst_masks), len(other_masks))]
+            body += [mask_pictures.key(one.classes)]
+            body += [mask_pictures.figure(seen, one.classes, next(names)) for seen in (*worst_masks, *other_masks)]
+        else:
+            worst, others = to_look_at(boxed, *limits)
+            body += [_told(one, boxed, len(worst), len(others)), KEY]
+            body += [_figure(seen, one.classes, next(names)) for seen in (*worst, *others)]
     return body
 
 
@@ -57,15 +67,15 @@ KEY = (
 )
 
 
-def _told(one: Answers, worst: int, others: int) -> str:
-    right = sum(int(seen.right.sum()) for seen in one.pictures)
+def _told(one: Answers, boxed: Sequence[Seen], worst: int, others: int) -> str:
+    right = sum(int(seen.right.sum()) for seen in boxed)
     missed, wrong = (sum(int(part.sum()) for part in parts) for parts in zip(
-        *((seen.missed, ~seen.right) for seen in one.pictures), strict=True
-    )) if one.pictures else (0, 0)  # fmt: skip
+        *((seen.missed, ~seen.right) for seen in boxed), strict=True
+    )) if boxed else (0, 0)  # fmt: skip
     shown = [f"the {worst} with the most boxes missed or wrongly found, the worst first"] if worst else []
     shown += [f"{others} of the others" if worst else f"{others} of them"] if others else []
     return (
-        f"<p>In {len(one.pictures)} pictures of the {escape(one.part)} part, with boxes that score at least "
+        f"<p>In {len(boxed)} pictures of the {escape(one.part)} part, with boxes that score at least "
         f"{one.score:g}: {right} boxes right, {missed} missed, {wrong} wrong. A box is right where it overlaps a true "
         f"one of its class by {OVERLAP:g} (intersection over union), which counts once. Below: "
         f"{', then '.join(shown) or 'none'}; on the left what is there, on the right what was found.</p>"
@@ -88,7 +98,9 @@ def _figure(seen: Seen, classes: Sequence[str], name: str) -> str:
 def _pair(seen: Seen, classes: Sequence[str], pixels: NDArray[np.uint8], name: str) -> str:
     times = SIDE / max(pixels.shape[:2])
     width, height = (max(1, round(side * times)) for side in (pixels.shape[1], pixels.shape[0]))
-    image = f'<image id="{name}" width="{width}" height="{height}" preserveAspectRatio="none" href="{_jpeg(pixels)}"/>'
+    image = (
+        f'<image id="{name}" width="{width}" height="{height}" preserveAspectRatio="none" href="{jpeg(pixels, SIDE)}"/>'
+    )
     hard = np.where(seen.true.hard, "hard", "right")
     true = _boxes(seen.true, np.where(seen.missed, "missed", hard), classes, times, width)
     found = _boxes(seen.found, np.where(seen.right, "right", "wrong"), classes, times, width, scored=True)
@@ -99,18 +111,6 @@ def _pair(seen: Seen, classes: Sequence[str], pixels: NDArray[np.uint8], name: s
         f"<g>{image}{true}</g>"
         f'<g transform="translate({width + GAP} 0)"><use href="#{name}"/>{found}</g></svg>'
     )
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> str:
-    """A small JPEG as an address that holds it."""
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE, SIDE))
-    for quality in QUALITIES:
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=quality)
-        if stream.tell() <= MOST_BYTES:
-            break
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _boxes(

@@ -13,12 +13,15 @@ from typing import Literal
 from featherweight.compare import by_device, changes, flat
 from featherweight.record import BY_KEY, OPTIONAL, QUANTITIES, Record, label_of, told, value_of
 from featherweight.report.comparison import Comparison
-from featherweight.report.scores import class_scores, share_text
+from featherweight.report.scores import class_scores, kind_of, share_text
 
 PIPE_WIDTH = 400  # of a table that no terminal bounds: wide enough that nothing is folded
 COLUMNS = ("accuracy", "latency_p50", "latency_p90", "memory_peak", "size", "parameters", "macs")
 # Where a terminal is too narrow for all columns, these go first, the first one first of all.
-DISPENSABLE = ("ap75", "macs", "parameters", "memory_peak", "latency_p90", "size", "ap50", "verdict")
+DISPENSABLE = (
+    "ap75", "boundary_f1", "pixel_accuracy", "dice", "macs", "parameters", "memory_peak", "latency_p90", "size", "ap50",
+    "iou", "verdict",
+)  # fmt: skip
 NAME_WIDTH = 28  # a longer name may be folded to this
 GAP = 2  # between two columns
 SHOWN_CHANGES = 4  # of the environment, on a card
@@ -109,12 +112,16 @@ def card(record: Record) -> str:
 
 
 def _class_lines(record: Record) -> list[str]:
-    """AP50 of the classes that have boxes, the worst first."""
-    known = {name: one["ap50"] for name, one in class_scores(record).items() if isinstance(one.get("ap50"), float)}
+    """AP50 or IoU of the classes that have any, the worst first."""
+    kind = kind_of(record)
+    if kind is None:
+        return []
+    scores = class_scores(record)
+    known = {name: one[kind.told] for name, one in scores.items() if isinstance(one.get(kind.told), float)}
     names = sorted(known, key=known.__getitem__)
     more = f"; {len(names) - SHOWN_CLASSES} more on the page" if len(names) > SHOWN_CLASSES else ""
     said = ", ".join(f"{name} {share_text(known[name])}" for name in names[:SHOWN_CLASSES])
-    return [f"  {'AP50 by class':<24} {said}{more}"] if names else []
+    return [f"  {kind.label:<24} {said}{more}"] if names else []
 
 
 def _card_line(record: Record, name: str) -> str:

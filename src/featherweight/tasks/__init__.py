@@ -1,9 +1,10 @@
 """What a model's outputs mean and how good they are. Only this folder and the heads know a task's name.
 
-Imports artifact, boxes, decode, errors, stats and suppress.
+Imports artifact, boxes, decode, errors, masks, matches, stats and suppress.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
 from featherweight.errors import ArtifactError, SettingError
+from featherweight.matches import Seen, SeenMask
 
 Size = tuple[int, int]  # (height, width) of a picture as it came, in pixels
 
@@ -22,12 +24,21 @@ class Task(Protocol):
     metric: str  # what `score` gives
     shown: int | None  # predictions a picture that are told where no number is asked for; `None`: all
 
+    pictured: bool  # whether `seen` has something to show
+
     def decode(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[list[dict[str, Any]]]:
         """Outputs (n, …) for pictures of these sizes → for each its predictions, best first, as plain values."""
         ...
 
-    def read(self, outputs: NDArray[np.float32], sizes: Sequence[Size]) -> list[Any]:
-        """Outputs (n, …) for pictures of these sizes → for each what `score` needs, and no more."""
+    def read(self, outputs: NDArray[np.float32], sizes: Sequence[Size], targets: Sequence[Any]) -> list[Any]:
+        """Outputs (n, …) for pictures of these sizes → for each what `score` needs, and no more.
+
+        What is true of each, as `data.targets` has it, is there so that what is large is counted here and let go.
+
+        Raises:
+            DataError: what is true cannot be read any more.
+            SettingError: outputs that are none of this task.
+        """
         ...
 
     def score(self, answers: Sequence[Any], targets: Sequence[Any]) -> dict[str, Any]:
@@ -56,6 +67,10 @@ class Task(Protocol):
         """
         ...
 
+    def seen(self, path: Path, outputs: NDArray[np.float32], size: Size, target: Any) -> Seen | SeenMask | None:
+        """Outputs (1, …) for one picture beside what is true of it, to be looked at; `None` where it is one label."""
+        ...
+
 
 def task_of(artifact: Artifact) -> Task:
     """The task of an artifact, as its manifest says.
@@ -66,12 +81,14 @@ def task_of(artifact: Artifact) -> Task:
     """
     from featherweight.tasks.classify import Classify
     from featherweight.tasks.detect import Detect
+    from featherweight.tasks.segment import Segment
 
     if artifact.task is None or artifact.classes is None:
         raise ArtifactError(
             f"{artifact.path} is a bare model file and does not say its classes; wanted an artifact folder"
         )
-    tasks: dict[str, Callable[[Artifact], Task]] = {Classify.name: Classify, Detect.name: Detect}
+    kinds: tuple[Any, ...] = (Classify, Detect, Segment)
+    tasks: dict[str, Callable[[Artifact], Task]] = {kind.name: kind for kind in kinds}
     if artifact.task not in tasks:
         raise SettingError(f"unknown task {artifact.task!r}; known: {', '.join(tasks)}")
     return tasks[artifact.task](artifact)

@@ -4,6 +4,7 @@ Imports artifact, errors and stats.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ class Classify:
     name = "classify"
     metric = "top-1"
     shown: int | None = 5
+    pictured = False
 
     def __init__(self, artifact: Artifact):
         self._classes = artifact.classes or ()
@@ -31,7 +33,9 @@ class Classify:
             for row in outputs
         ]
 
-    def read(self, outputs: NDArray[np.float32], sizes: Sequence[tuple[int, int]] = ()) -> list[Any]:
+    def read(
+        self, outputs: NDArray[np.float32], sizes: Sequence[tuple[int, int]] = (), targets: Sequence[Any] = ()
+    ) -> list[Any]:
         """(n, classes) → the place of the best class each."""
         return [int(place) for place in np.argmax(outputs, axis=1)]
 
@@ -54,3 +58,6 @@ class Classify:
         if wanted.ndim != 2:
             raise SettingError(f"outputs {wanted.shape} do not tell classes apart; say how they are scored")
         return float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))
+
+    def seen(self, path: Path, outputs: NDArray[np.float32], size: tuple[int, int], target: Any) -> None:
+        """Nothing: one label needs no picture."""

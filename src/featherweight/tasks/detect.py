@@ -1,9 +1,10 @@
 """Detection: boxes with a class and a score each, from outputs (n, priors, values) of raw numbers.
 
-Imports artifact, boxes, decode, errors and suppress.
+Imports artifact, boxes, decode, errors, matches and suppress.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from featherweight.artifact import Artifact
 from featherweight.boxes import Boxes, place, true_boxes
 from featherweight.decode import decode
 from featherweight.errors import ArtifactError
+from featherweight.matches import Seen
 from featherweight.suppress import suppress
 from featherweight.tasks.average_precision import MOST_BOXES, average_precision, check_installed
 
@@ -26,6 +28,7 @@ class Detect:
     name = "detect"
     metric = "AP50:95"
     shown: int | None = None
+    pictured = True
 
     def __init__(self, artifact: Artifact):
         if artifact.decoding is None:
@@ -71,7 +74,9 @@ class Detect:
             for label, score, corners in rows
         ]
 
-    def read(self, outputs: NDArray[np.float32], sizes: Sequence[tuple[int, int]]) -> list[Any]:
+    def read(
+        self, outputs: NDArray[np.float32], sizes: Sequence[tuple[int, int]], targets: Sequence[Any] = ()
+    ) -> list[Any]:
         """For each picture its boxes down to the lowest scores."""
         return list(self.boxes(outputs, sizes, LEAST_SCORE, MOST_BOXES))
 
@@ -102,4 +107,13 @@ class Detect:
         """
         sizes = [(self._decoding.height, self._decoding.width)] * len(wanted)
         true = [true_boxes(boxes.corners, boxes.labels) for boxes in self.boxes(wanted, sizes)]
-        return float(average_precision(self.read(found, sizes), true, self._classes, resamples=1)["ap50"])
+        return float(average_precision(self.read(found, sizes, ()), true, self._classes, resamples=1)["ap50"])
+
+    def seen(self, path: Path, outputs: NDArray[np.float32], size: tuple[int, int], target: Any) -> Seen:
+        """The boxes that score high enough to be shown beside the true ones.
+
+        Raises:
+            SettingError: outputs of another shape than the decoding's.
+        """
+        true = true_boxes(target["corners"], target["labels"], target["hard"])
+        return Seen(path, true, self.boxes(outputs, [size])[0])

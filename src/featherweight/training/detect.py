@@ -155,7 +155,7 @@ class Detect:
 
         def score(artifact: Artifact) -> float:
             task = task_of(artifact)
-            return float(task.score(task.read(answers(artifact, pixels), sizes), true)["ap50"])
+            return float(task.score(task.read(answers(artifact, pixels), sizes, true), true)["ap50"])
 
         return score
 
