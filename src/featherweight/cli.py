@@ -205,7 +205,7 @@ def _taught(args: argparse.Namespace, model: Any) -> Any:
     from featherweight.data import load_pixels
     from featherweight.models.functional import picture_size
     from featherweight.quantize import chosen_items
-    from featherweight.training import rule_of, training_of
+    from featherweight.training import training_of
 
     dataset = _dataset(args)
     if dataset is None:
@@ -213,8 +213,8 @@ def _taught(args: argparse.Namespace, model: Any) -> Any:
     world = training_of(dataset.task)
     world.check(model, dataset)
     items = chosen_items(dataset, args.images, args.seed)
-    pixels = load_pixels(items, *picture_size(model), rule=rule_of(model)).take(items)
-    return world.pictures(model, items, pixels)
+    rule = world.rule(model, dataset)
+    return world.pictures(model, items, load_pixels(items, *picture_size(model), rule=rule).take(items), rule)
 
 
 def _timed(target: Any) -> Any:

@@ -54,7 +54,7 @@ def pictures_of(items: Sequence[Item], size: tuple[int, int], rule: str, cache: 
     if rule == TILE:
         return _at_own_scale(items)
     masks = load_masks(items, *size, rule)  # first: data without masks costs no decoding
-    return Pictures((cache or load_pixels(items, *size, rule=rule)).take(items), masks)
+    return Pictures(tuple((cache or load_pixels(items, *size, rule=rule)).take(items)), tuple(masks))
 
 
 def _at_own_scale(items: Sequence[Item]) -> Pictures:

@@ -147,7 +147,7 @@ class Segment:
 
         def score(artifact: Artifact) -> float:
             classes = len(artifact.classes or ())
-            masks = load_masks(items, pixels.shape[1], pixels.shape[2], artifact.resize)
+            masks = load_masks(items, pixels.shape[1], pixels.shape[2], artifact.resize or "stretch")
             counts = np.zeros((classes, classes), np.int64)
             for start in range(0, len(pixels), AT_ONCE):
                 rows = slice(start, start + AT_ONCE)
