@@ -15,6 +15,7 @@ from featherweight.errors import DataError, SettingError
 from featherweight.image import resize
 from featherweight.masks import IGNORE, resize_mask
 from featherweight.segment import losses
+from featherweight.segment.classes import with_classes
 from featherweight.segment.distil import Distillation, divergence
 from featherweight.segment.losses import balanced, loss_of, weights_of
 from featherweight.segment.moves import Move, drawn_move, recoloured
@@ -402,6 +403,29 @@ def test_models_that_cannot_be_trained(discs: Dataset) -> None:
         train_segmenter(flat, discs, settings(train=replace(PLAIN, head_epochs=1)), False)
     _, step = train_segmenter(flat, discs, settings(), False)  # logits out of probabilities
     assert 0 <= step.settings["mean_iou_val"] <= 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 2), (3, 4)])
+def test_other_classes_keep_all_but_the_last_convolution(before: int, after: int) -> None:
+    model = unet(before)
+    made = with_classes(model, after)
+    assert made.output_shape == (None, SIDE, SIDE, 1 if after == 2 else after)
+    check(made, after)
+    for layer in model.layers:
+        pair = layer.get_weights(), made.get_layer(layer.name).get_weights()
+        assert layer.name == "logits" or all(np.array_equal(a, b) for a, b in zip(*pair, strict=True))
+    made.predict_on_batch(np.zeros((1, SIDE, SIDE, 3), np.float32))
+
+
+def test_other_classes_where_that_cannot_be() -> None:
+    image = keras.Input((8, 8, 3))
+    one = keras.Model(image, keras.layers.Conv2D(3, 1, activation="softmax")(image))
+    assert with_classes(one, 2).layers[-1].activation is keras.activations.sigmoid
+    none = keras.Model(image, keras.layers.Softmax()(keras.layers.ReLU()(image)))
+    with pytest.raises(SettingError, match="has no convolution before"):
+        with_classes(none, 2)
+    with pytest.raises(SettingError, match="1 classes; wanted at least 2"):
+        with_classes(one, 1)
 
 
 # ----------------------------------------------------------------------------------------------------- distillation

@@ -67,7 +67,11 @@ def test_sizes_and_rules_follow_the_pictures(discs: Dataset) -> None:
 def test_worlds_and_what_they_refuse(discs: Dataset, tmp_path: Path) -> None:
     world = training_of("segment")
     with pytest.raises(SettingError, match="tells 3 classes apart and the data has 2"):
-        world.started(unet(3), discs, 0)
+        world.check(unet(3), discs)
+    same = unet()
+    assert world.started(same, discs, 0) == (same, True)
+    other, knows = world.started(unet(3), discs, 0)
+    assert (other.output_shape, knows) == (same.output_shape, False)
     with pytest.raises(SettingError, match="DetectSettings for segmentation; wanted SegmentSettings"):
         world.train(unet(), discs, DetectSettings(), False)
     with pytest.raises(SettingError, match="SegmentSettings for segmentation; wanted TaughtSettings"):

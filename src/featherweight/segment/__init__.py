@@ -6,5 +6,6 @@ moves      pictures changed together with their masks
 stream     the batches of an epoch: whole pictures, or cut-outs of large ones
 scores     mean IoU between epochs
 distil     a teacher's pixels beside the true ones
+classes    a segmenter for other classes
 train      the training
 """

@@ -121,17 +121,24 @@ def check(model: "keras.Model", classes: int) -> None:
     Raises:
         SettingError: it does not.
     """
+    known = count_of(model)
+    if classes != known:
+        raise SettingError(f"{model.name} tells {known} classes apart and the data has {classes}; wanted the same")
+
+
+def count_of(model: "keras.Model") -> int:
+    """How many classes a segmenter tells apart.
+
+    Raises:
+        SettingError: it is none.
+    """
     outputs = model.outputs or []
     size = picture_size(model)
     if len(outputs) != 1 or len(outputs[0].shape) != 4 or tuple(outputs[0].shape[1:3]) != size:
         shapes = ", ".join(str(tuple(one.shape)) for one in outputs)
         raise SettingError(f"{model.name} gives {shapes} of pictures {size}; wanted one map of probabilities that size")
     logits(model, "model", sigmoid=True)  # raises where it ends otherwise
-    channels = outputs[0].shape[-1]
-    if classes != max(2, channels):
-        raise SettingError(
-            f"{model.name} tells {max(2, channels)} classes apart and the data has {classes}; wanted the same"
-        )
+    return max(2, int(outputs[0].shape[-1]))
 
 
 def trunk_layers(model: "keras.Model") -> frozenset[str]:
@@ -303,4 +310,4 @@ def _copy(model: "keras.Model", frozen: frozenset[str]) -> "keras.Model":
     return copy
 
 
-__all__ = ["Distillation", "SegmentSettings", "check", "train_segmenter", "trunk_layers"]
+__all__ = ["Distillation", "SegmentSettings", "check", "count_of", "train_segmenter", "trunk_layers"]

@@ -16,12 +16,13 @@ from featherweight.models.zoo import Shape
 from featherweight.prune import Pictures
 from featherweight.quantize.agreement import answers
 from featherweight.quantize.sensitivity import Score
+from featherweight.segment.classes import with_classes
 from featherweight.segment.distil import Distillation
 from featherweight.segment.losses import loss_of, of_probabilities
 from featherweight.segment.scores import classes_of, confusion, mean_iou
 from featherweight.segment.settings import SegmentSettings
 from featherweight.segment.stream import TILE
-from featherweight.segment.train import check, train_segmenter
+from featherweight.segment.train import check, count_of, train_segmenter
 from featherweight.training import Ladder, rule_of
 
 if TYPE_CHECKING:
@@ -84,13 +85,14 @@ class Segment:
         return segmenter(shape, len(classes), weights), False
 
     def started(self, model: "keras.Model", dataset: Dataset, seed: int) -> tuple["keras.Model", bool]:
-        """The model itself: it tells the classes apart already.
+        """As it is where it tells as many classes apart: nothing in it names them. Else with a new end for these.
 
         Raises:
-            SettingError: as `check`.
+            SettingError: no segmenter, or one whose end cannot be another.
         """
-        self.check(model, dataset)
-        return model, True
+        if count_of(model) == len(dataset.classes):
+            return model, True
+        return with_classes(model, len(dataset.classes)), False
 
     def check(self, model: "keras.Model", dataset: Dataset) -> None:
         """See that it answers for each pixel, and for as many classes.
