@@ -306,14 +306,20 @@ def test_mean_iou_by_hand() -> None:
 LEARN = replace(PLAIN, epochs=12, patience=12, learning_rate=2e-2)
 
 
-def test_a_segmenter_learns(discs: Dataset) -> None:
+@pytest.fixture(scope="module")
+def learnt(discs: Dataset) -> Any:
     keras.utils.set_random_seed(0)
-    model = unet()
+    model = unet(width=10, name="learnt")
     before = model.get_weights()
     trained, step = train_segmenter(model, discs, settings(train=LEARN, class_weights="balanced"), False)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert step.settings["mean_iou_val"] > 0.8
     assert len(step.settings["weights_of_classes"]) == 2
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    return trained
+
+
+def test_a_segmenter_learns(learnt: Any) -> None:
+    trained = learnt
     assert trained.output_shape == (None, SIDE, SIDE, 1)
     assert not trained.compiled
 
@@ -378,9 +384,8 @@ def test_the_trunk_stays_in_the_first_phase(discs: Dataset) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(*pair, strict=True)) == stays
 
 
-def test_what_knows_already_may_be_its_own_best(discs: Dataset) -> None:
-    keras.utils.set_random_seed(0)
-    model, _ = train_segmenter(unet(), discs, settings(train=LEARN), False)
+def test_what_knows_already_may_be_its_own_best(discs: Dataset, learnt: Any) -> None:
+    model = learnt
     how = settings(train=replace(PLAIN, learning_rate=0.5))
     found, step = train_segmenter(model, discs, how, True)
     assert step.settings["best_epoch"] == 0
@@ -439,19 +444,20 @@ def test_divergence_by_hand() -> None:
     assert np.asarray(divergence(*two)) == pytest.approx(wanted, rel=1e-5)
 
 
-def test_a_student_learns_from_a_teacher(discs: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_student_learns_from_a_teacher(
+    discs: Dataset, learnt: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     keras.utils.set_random_seed(0)
-    teacher, _ = train_segmenter(unet(width=12, name="wide"), discs, settings(train=LEARN), False)
-    taught = Distillation(teacher, 0.0, endpoints=(("coarse_relu", "coarse_relu"),))
+    taught = Distillation(learnt, 0.0, endpoints=(("coarse_relu", "coarse_relu"),))
     with caplog.at_level(logging.INFO):
         student, step = train_segmenter(
             unet(width=6), discs, settings(train=LEARN), False, None, tmp_path / "state", taught
         )
     assert step.settings["mean_iou_val"] > 0.7  # without a look at a true mask
     assert "mean IoU" in caplog.text
-    assert step.settings["distillation"]["teacher"] == "wide"
+    assert step.settings["distillation"]["teacher"] == "learnt"
     assert not any("projection" in layer.name for layer in student.layers)
-    again, _ = train_segmenter(unet(width=6), discs, settings(), False, distillation=Distillation(teacher))
+    again, _ = train_segmenter(unet(width=6), discs, settings(), False, distillation=Distillation(learnt))
     assert again.count_params() == student.count_params()
 
 

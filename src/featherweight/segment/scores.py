@@ -1,7 +1,7 @@
 """Mean IoU between epochs, of what stands in a confusion matrix. What a segmenter is worth is measured on its file, by
 the task of segmentation, whose formula this is too.
 
-Imports masks.
+Imports masks and tasks.
 """
 
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.masks import IGNORE
+from featherweight.tasks.confusion import mean_iou as mean_of_parts
 
 Confusion = NDArray[np.int64]  # (classes, classes): pixels by true class and by found class
 
@@ -22,11 +23,8 @@ def confusion(truth: NDArray[Any], found: NDArray[Any], classes: int) -> Confusi
 
 
 def mean_iou(counts: Confusion) -> float:
-    """The mean of true and found ∩ over ∪, over the classes that are in either; 0 where none is."""
-    both = np.diag(counts)
-    either = counts.sum(0) + counts.sum(1) - both
-    known = either > 0
-    return float(np.mean(both[known] / either[known])) if known.any() else 0.0
+    """As the task's: over the classes that are true or found somewhere; 0 where none is."""
+    return mean_of_parts(np.stack([np.diag(counts), counts.sum(1), counts.sum(0)])) or 0.0
 
 
 def classes_of(outputs: NDArray[Any], threshold: float = 0.5) -> NDArray[np.int64]:

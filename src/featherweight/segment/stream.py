@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featherweight.boxes import mirrored
 from featherweight.data import Item, PixelCache, allocate, load_masks, load_pixels
@@ -20,6 +21,7 @@ from featherweight.segment.moves import Pixels, drawn_move, recoloured
 from featherweight.segment.settings import SegmentSettings
 
 TILE = "tile"
+MOST_POINTS = 10_000  # of foreground that are kept a picture
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class MaskStream:
         self.cut = settings.resize == TILE
         if shuffle:
             self.rows = np.repeat(np.arange(len(pictures.masks)), [self._times(mask) for mask in pictures.masks])
-        self.windows = windows_of(pictures.masks, size) if self.cut else []
+        self.windows = windows_of(pictures.masks, size) if self.cut and not shuffle else []
+        self.ahead = [_foreground(mask) for mask in pictures.masks] if self.cut and shuffle else []
         count = len(self.rows) if shuffle else len(self.windows) if self.cut else len(pictures.masks)
         batch = settings.train.batch_size
         # A last batch of one picture has no variance; in training it is left for another epoch.
@@ -160,7 +163,7 @@ class MaskStream:
     def _drawn(self, row: int, random: np.random.Generator) -> tuple[Pixels, Mask]:
         pixels, mask = self.pictures.pixels[row], self.pictures.masks[row]
         source = mask.shape[0], mask.shape[1]
-        around = self._point(mask, random) if self.cut else None
+        around = self._point(row, random) if self.cut else None
         if not self.settings.train.augment:
             if around is None:
                 return pixels, mask
@@ -172,16 +175,15 @@ class MaskStream:
         shown = recoloured(move.of_pixels(pixels, *self.size), self.settings, random)
         return shown, move.of_mask(mask, *self.size)
 
-    def _point(self, mask: Mask, random: np.random.Generator) -> tuple[float, float]:
+    def _point(self, row: int, random: np.random.Generator) -> tuple[float, float]:
         """(x, y) that a cut-out lies around: so that it lies inside of the picture, or has some foreground."""
-        share, places = random.random(), random.random(2)
-        if share < self.settings.foreground:
-            ahead = np.flatnonzero((mask != 0) & (mask != IGNORE))
-            if len(ahead):
-                y, x = divmod(int(ahead[int(places[0] * len(ahead))]), mask.shape[1])
-                # Anywhere in it, not always in its middle.
-                off = (places[1] - 0.5) * 0.8
-                return x + 0.5 + off * self.size[1], y + 0.5 + (random.random() - 0.5) * 0.8 * self.size[0]
+        mask, ahead = self.pictures.masks[row], self.ahead[row]
+        places = random.random(2)
+        if len(ahead) and random.random() < self.settings.foreground:
+            y, x = divmod(int(ahead[random.integers(len(ahead))]), mask.shape[1])
+            # Anywhere in it, not always in its middle.
+            off = 0.8 * (places - 0.5) * self.size
+            return x + 0.5 + float(off[1]), y + 0.5 + float(off[0])
         y, x = (
             size / 2 + place * (side - size) if side > size else side / 2
             for place, side, size in zip(places, mask.shape, self.size, strict=True)
@@ -200,6 +202,12 @@ class MaskStream:
         truth = mask[ys[:, None], xs]
         truth[~(inside[0][:, None] & inside[1])] = IGNORE
         return pixels[ys[:, None], xs], truth
+
+
+def _foreground(mask: Mask) -> NDArray[np.intp]:
+    """Places in the flat mask that are of a class but the first; of many, some from all over it."""
+    found = np.flatnonzero((mask != 0) & (mask != IGNORE))
+    return found[:: 1 + len(found) // MOST_POINTS]
 
 
 def _start(middle: float, side: int, size: int) -> int:
