@@ -36,18 +36,19 @@ def with_classes(model: "keras.Model", classes: int) -> "keras.Model":
     def copied(layer: Any) -> Any:
         config = layer.get_config()
         if layer is last:
-            activation = gate if layer is end else config["activation"]
-            return keras.layers.Conv2D.from_config({**config, "filters": channels, "activation": activation})
-        if layer is end:
-            name = layer.name
-            return keras.layers.Activation(gate, name=name) if classes == 2 else keras.layers.Softmax(name=name)
+            config |= {"filters": channels, "activation": gate if layer is end else config["activation"]}
         return layer.__class__.from_config(config)
 
-    made = keras.models.clone_model(model, clone_function=copied)
-    for layer in model.layers:
-        if layer is not last:
-            set_layer_weights(made.get_layer(layer.name), layer.get_weights())
-    return made
+    # The end apart: a softmax is called with a mask, which a sigmoid does not take.
+    before = end.output if end is last else end.input
+    made = keras.models.clone_model(keras.Model(model.inputs, before), clone_function=copied)
+    for layer in made.layers:
+        if layer.name != last.name:
+            set_layer_weights(layer, model.get_layer(layer.name).get_weights())
+    if end is last:
+        return keras.Model(made.inputs[0], made.outputs[0], name=model.name)
+    ends = keras.layers.Softmax(name=end.name) if classes > 2 else keras.layers.Activation(gate, name=end.name)
+    return keras.Model(made.inputs[0], ends(made.outputs[0]), name=model.name)
 
 
 def _last_convolution(model: "keras.Model") -> tuple[Any, Any]:
