@@ -21,7 +21,10 @@ FLOORS = (
     ("data", "record", "tasks", "runtimes", "page", "training_state", "draw", "tiles", "strips", "polygons"),
     ("budget", "compare", "models", "quantize", "worker", "frames", "boxes_in_graph", "masking"),
     ("analyze", "rewrite", "resume", "train", "predict", "report", "share"),
-    ("fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "export", "measure"),
+    (
+        "fold", "factorize", "separate", "equalize", "sparsify", "prune", "distill", "detect", "segment", "export",
+        "measure",
+    ),
     ("qat", "training", "tune", "reproduce"),
     ("search",),
     ("compress", "demo"),
@@ -30,7 +33,7 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 TRAINING_WORLD = {
     "models", "rewrite", "resume", "moments", "fold", "factorize", "separate", "equalize", "sparsify", "prune", "train",
-    "detect", "distill", "export", "qat", "training", "search", "compress", "demo",
+    "detect", "segment", "distill", "export", "qat", "training", "search", "compress", "demo",
 }  # fmt: skip
 # Its classes are Keras layers, so that it is itself imported inside functions only.
 KERAS_AT_TOP = {

@@ -14,6 +14,7 @@ from featherweight.models.zoo import Shape, build
 from featherweight.record import Record, read_records
 from featherweight.search import SearchSettings, candidates, choose, default_sizes, fit
 from featherweight.train import TrainSettings
+from featherweight.training import LADDER
 from tests.make import make_record
 from tests.trained import Trained
 
@@ -146,7 +147,7 @@ def test_sizes_follow_the_pictures(side: int, sizes: tuple[int, ...]) -> None:
 
 def test_candidates_follow_what_was_asked() -> None:
     data = sized(100)
-    assert len(candidates(data, None, SearchSettings())) == 2 * len(search.LADDER)
+    assert len(candidates(data, None, SearchSettings())) == 2 * len(LADDER)
     asked = SearchSettings(models=("mobilenet_v2",), widths=(0.2, 0.3), sizes=(64,))
     assert candidates(data, None, asked) == (Shape("mobilenet_v2", 0.2, 64), Shape("mobilenet_v2", 0.3, 64))
     assert {s.net for s in candidates(data, None, SearchSettings(models=("mobilenet_v1",)))} == {"mobilenet_v1"}
@@ -165,7 +166,8 @@ def test_branches_for_training_are_folded_before_the_export(tmp_path: Path) -> N
     pictures = np.zeros((2, 32, 32, 3), np.uint8)
     settings = SearchSettings(formats=("onnx",), precisions=("float32",))
     model = build(shape, 2)
-    (artifact,) = search._export_all(model, shape, ("a", "b"), (), pictures, settings, tmp_path, [])
+    about = search._Written(shape, ("a", "b"), (), "stretch")
+    (artifact,) = search._export_all(model, about, pictures, settings, tmp_path, [])
     assert [step.name for step in artifact.steps] == ["fold_branches", "export"]
     assert artifact.parameters < model.count_params() / 3
 

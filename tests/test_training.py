@@ -107,8 +107,8 @@ def test_settings_are_changed_where_they_are() -> None:
 
 
 def test_worlds_and_what_they_refuse(boxes: Dataset, trained: Trained, small: Path) -> None:
-    with pytest.raises(SettingError, match="unknown task 'segment'; known: classify, detect"):
-        training_of("segment")
+    with pytest.raises(SettingError, match="unknown task 'depth'; known: classify, detect, segment"):
+        training_of("depth")
     with pytest.raises(SettingError, match="unknown resize 'squeeze'"):
         training_of("detect", "squeeze")
     detect, classify = training_of("detect"), training_of("classify")
@@ -160,7 +160,9 @@ def test_pruning_keeps_the_rows_of_a_detector(boxes: Dataset, learnt: Path) -> N
     items = boxes.part("train")
     pixels = np.zeros((len(items), 32, 32, 3), np.uint8)
     settings = PruneSettings("taylor", multiple_of=1)
-    smaller, _ = apply(model, plan(model, Target("macs", 0.5), settings, pictures=world.pictures(model, items, pixels)))
+    smaller, _ = apply(
+        model, plan(model, Target("macs", 0.5), settings, pictures=world.pictures(model, items, pixels, "bilinear"))
+    )
     assert decoding_of_model(smaller) == decoding_of_model(model)
     assert smaller.output_shape == model.output_shape
     assert smaller.count_params() < model.count_params()

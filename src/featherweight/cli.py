@@ -100,6 +100,7 @@ def _fit(args: argparse.Namespace) -> tuple[str, int]:
         split=_split(args.split),
         changes=_training(args),
         task=args.task,
+        resize=args.resize,
         start=args.start,
         protocol=_protocol(args),
         seed=args.seed,
@@ -204,7 +205,7 @@ def _taught(args: argparse.Namespace, model: Any) -> Any:
     from featherweight.data import load_pixels
     from featherweight.models.functional import picture_size
     from featherweight.quantize import chosen_items
-    from featherweight.training import rule_of, training_of
+    from featherweight.training import training_of
 
     dataset = _dataset(args)
     if dataset is None:
@@ -212,8 +213,8 @@ def _taught(args: argparse.Namespace, model: Any) -> Any:
     world = training_of(dataset.task)
     world.check(model, dataset)
     items = chosen_items(dataset, args.images, args.seed)
-    pixels = load_pixels(items, *picture_size(model), rule=rule_of(model)).take(items)
-    return world.pictures(model, items, pixels)
+    rule = world.rule(model, dataset)
+    return world.pictures(model, items, load_pixels(items, *picture_size(model), rule=rule).take(items), rule)
 
 
 def _timed(target: Any) -> Any:
@@ -631,7 +632,9 @@ def _parser() -> argparse.ArgumentParser:
 
     fit = _verb(verbs, "fit", _fit, "pictures and a budget → the lightest model that fits, with its record and report")
     fit.add_argument(
-        "data", metavar="DATA", help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg, or pictures with boxes"
+        "data",
+        metavar="DATA",
+        help="DIR/class/*.jpg or DIR/{train,val,test}/class/*.jpg, or pictures with boxes or masks",
     )
     fit.add_argument("--budget", required=True, metavar="LIMITS", help=BUDGET_HELP)
     fit.add_argument("--output", metavar="DIR", help="a new folder for results (default: fit-DATA)")
@@ -643,13 +646,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--start", metavar="MODEL", help="train on from this .keras file, in place of the zoo's networks")
     _add_task(fit)
+    _add_resize(fit)
     fit.add_argument("--models", default="", metavar="NAMES", help="which networks, comma-separated")
     fit.add_argument("--widths", default="", metavar="NUMBERS", help="which width multipliers")
     fit.add_argument("--sizes", default="", metavar="PIXELS", help="which input sizes")
     fit.add_argument("--formats", default="onnx,litert", metavar="NAMES", help="onnx, litert (default: both)")
     fit.add_argument("--precisions", default="int8,float32", metavar="NAMES", help="int8, float32 (default: both)")
     fit.add_argument(
-        "--epochs", type=int, help="at most so many (default: 12 with weights, 40 without; of a detector 100, 200)"
+        "--epochs",
+        type=int,
+        help="at most so many (default: 12 with weights, 40 without; of a detector 100, 200; of a segmenter 60, 120)",
     )
     fit.add_argument("--patience", type=int, help="stop after so many epochs without gain")
     fit.add_argument("--learning-rate", type=float, help="its peak")
@@ -661,11 +667,15 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _verb(verbs, "train", _train, "a model in a file, trained on; a detector for the classes of the data")
     train.add_argument("model", metavar="MODEL", help="a .keras or whole-model .h5 file")
-    train.add_argument("--data", required=True, metavar="DATA", help="pictures in folders of classes, or with boxes")
+    train.add_argument(
+        "--data", required=True, metavar="DATA", help="pictures in folders of classes, or with boxes or masks"
+    )
     train.add_argument("--output", metavar="FILE", help="a new .keras file (default: MODEL-trained.keras, here)")
-    train.add_argument("--epochs", type=int, help="at most so many (default: 12, of a detector 100)")
+    train.add_argument("--epochs", type=int, help="at most so many (default: 12, of a detector 100, of a segmenter 60)")
     train.add_argument("--patience", type=int, help="stop after so many epochs without gain")
-    train.add_argument("--batch-size", type=int, help="pictures a step (default: 32, of a detector 16)")
+    train.add_argument(
+        "--batch-size", type=int, help="pictures a step (default: 32, of a detector 16, of a segmenter 8)"
+    )
     train.add_argument("--learning-rate", type=float, help="its peak")
     train.add_argument("--flip", action="store_true", help="also train on mirrored pictures")
     train.add_argument("--no-augment", action="store_true", help="train on the pictures as they are")
@@ -700,11 +710,13 @@ def _parser() -> argparse.ArgumentParser:
         "--target", metavar="QUANTITY=SHARE", help="what pruning leaves (default: as the budget allows, or macs=0.5)"
     )
     _add_pruning(compress)
-    compress.add_argument("--epochs", type=int, help="of distillation, at most (default: 20; of a detector 40)")
-    compress.add_argument("--learning-rate", type=float, help="its peak")
-    compress.add_argument("--temperature", type=float, help="of the teacher's answers (default: 4)")
     compress.add_argument(
-        "--alpha", type=float, help="the share of the labels' own loss (default: 0.1; of a detector 0.5)"
+        "--epochs", type=int, help="of distillation, at most (default: 20; of a detector 40, of a segmenter 30)"
+    )
+    compress.add_argument("--learning-rate", type=float, help="its peak")
+    compress.add_argument("--temperature", type=float, help="of the teacher's answers (default: 4; of a segmenter 2)")
+    compress.add_argument(
+        "--alpha", type=float, help="the share of the labels' own loss (default: 0.1; of others than classifiers 0.5)"
     )
     compress.add_argument(
         "--prune-loss", type=float, default=0.01, help="accuracy that pruning may cost (default: 0.01, one point)"
@@ -956,7 +968,9 @@ def _add_task(parser: Any) -> None:
 
 def _add_resize(parser: Any) -> None:
     parser.add_argument(
-        "--resize", help="stretch, letterbox or bilinear (default: bilinear for detectors with anchors, else stretch)"
+        "--resize",
+        help="stretch, letterbox, bilinear or tile (default: bilinear for detectors with anchors, tile for segmenters "
+        "of pictures over twice their size, else stretch)",
     )
 
 

@@ -60,7 +60,7 @@ from featherweight.resume import Resumable
 from featherweight.runtimes.settings import Settings
 from featherweight.search import MEASURED_ON_FILE, check_qualities, with_slack
 from featherweight.train import load_keras, set_seed
-from featherweight.training import Training, about_of, changed, names_of, rule_of, training_of
+from featherweight.training import Training, about_of, changed, names_of, training_of
 from featherweight.training_state import model_digest
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ class CompressSettings:
     """How each step is done, and what it may cost.
 
     `target` is what pruning may leave; by default as much as the budget's limits on the file allow, or half of the MACs
-    where it has none. `distil` are the settings of the task's distillation, `DistillSettings` or `TaughtSettings`, by
-    default its usual ones; `changes` are settings by name that are to be other than those. `prune_loss` and `max_loss`
-    are how much less accurate on val the distilled model may be than the one given, by the record's metric, and the
-    int8 file than the float one, by top-1 or AP50. `resize` is how pictures become inputs, by default the model's rule;
-    `task` that of the data, by default as the folder's layout tells.
+    where it has none. `distil` are the settings of the task's distillation, `DistillSettings` or the task's
+    `TaughtSettings`, by default its usual ones; `changes` are settings by name that are to be other than those.
+    `prune_loss` and `max_loss` are how much less accurate on val the distilled model may be than the one given, by the
+    record's metric, and the int8 file than the float one, by top-1, AP50 or mean IoU. `resize` is how pictures become
+    inputs, by default the rule of the task; `task` that of the data, by default as the folder's layout tells.
     """
 
     target: Target | None = None
@@ -167,8 +167,8 @@ def compress(
         command: what was typed, for the records.
 
     Raises:
-        SettingError: a model of other classes, that ends in neither a softmax nor boxes or has an open input size;
-            settings that cannot be.
+        SettingError: a model of other classes, that ends in neither a softmax, boxes nor masks or has an open input
+            size; settings that cannot be.
         OutputError: the folder holds something else, or cannot be written.
         FeatherweightError: anything wrong with the model's file, the data or the budget.
     """
@@ -195,7 +195,7 @@ def compress(
     set_seed(settings.seed)
     way = _Way(
         name, dataset, world, limits, place, settings, Origin(settings.seed, command),
-        Resumable(place / STAGES, origin), rule or rule_of(original), known.steps,
+        Resumable(place / STAGES, origin), world.rule(original, dataset), known.steps,
     )  # fmt: skip
     return way.gone(original)
 
@@ -361,7 +361,7 @@ class _Way:
         if self.settings.prune.criterion != "taylor":
             return None
         items = self._items("train")
-        return self.world.pictures(model, items, self._pixels(items, *picture_size(model)))
+        return self.world.pictures(model, items, self._pixels(items, *picture_size(model)), self.rule)
 
     def _plan(self, model: "keras.Model") -> tuple[Plan, str]:
         """The largest share of the MACs whose files, untrained, keep the budget's limits on a file; and why not."""

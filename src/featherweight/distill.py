@@ -43,7 +43,8 @@ from featherweight.artifact import Step
 from featherweight.data import MEMORY_SHARE, Dataset, PixelCache, display, load_pixels
 from featherweight.device import this_device
 from featherweight.errors import SettingError
-from featherweight.models.functional import flat, functional, known_class, nodes
+from featherweight.models.ends import LEAST, logits
+from featherweight.models.functional import flat, functional
 from featherweight.progress import track
 from featherweight.train import (
     Labels,
@@ -68,7 +69,6 @@ if TYPE_CHECKING:
     import keras
 
 IMAGE, LOGITS = "image", "logits"
-LEAST = float(np.finfo(np.float32).tiny)
 Answers = dict[str, NDArray[np.float32]]
 
 
@@ -309,7 +309,7 @@ def _pair(student: "keras.Model", teacher: "keras.Model", settings: DistillSetti
         SettingError: a model that ends otherwise, an endpoint that is not there, outputs that cannot be compared.
     """
     teacher = _sized(teacher, student)
-    seen, said = {LOGITS: logits(student, "student")}, {LOGITS: logits(teacher, "teacher")}
+    seen, said = {LOGITS: logits(student, "student")}, {LOGITS: logits(teacher, "teacher", linear=True)}
     features = []
     for number, (ours, theirs) in enumerate(settings.endpoints):
         key = f"feature_{number}"
@@ -328,24 +328,6 @@ def _sized(teacher: "keras.Model", student: "keras.Model") -> "keras.Model":
     both = zip(teacher.input_shape[1:], student.input_shape[1:], strict=True)
     image = keras.Input([own or other for own, other in both], name=IMAGE)
     return flat(keras.Model(image, teacher(image)))
-
-
-def logits(model: "keras.Model", who: str) -> Any:
-    """What the last softmax is given, or as good as that (the module's docstring says why)."""
-    import keras
-
-    output = model.outputs[0]
-    last = next(node for node in nodes(functional(model)) if any(made is output for made in node.outputs))
-    layer, before = last.operation, last.arguments.keras_tensors[0]
-    if known_class(layer, ("Softmax",)):
-        return before
-    if isinstance(layer, keras.layers.Activation | keras.layers.Dense | keras.layers.Conv2D):
-        if layer.activation is keras.activations.softmax:
-            alone = isinstance(layer, keras.layers.Activation)
-            return before if alone else keras.ops.log(keras.ops.maximum(output, LEAST))
-        if layer.activation is keras.activations.linear and who == "teacher":
-            return output
-    raise SettingError(f"the {who} {model.name} ends in {layer.name} ({type(layer).__name__}); wanted a softmax")
 
 
 def _endpoint(model: "keras.Model", who: str, name: str) -> Any:

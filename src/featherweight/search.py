@@ -53,17 +53,9 @@ from featherweight.quantize import quantize
 from featherweight.record import Record
 from featherweight.stats import MIN_SAMPLES
 from featherweight.train import load_keras, set_seed
-from featherweight.training import QUALITIES, Training, about_of, changed, rule_of, training_of
+from featherweight.training import QUALITIES, Ladder, Training, about_of, changed, training_of
 from featherweight.training.start import Start, starts
 
-# What the search tries when it is told nothing: light nets and the widths that Keras publishes weights for.
-LADDER = (
-    ("mobilenet_v1", 0.25),
-    ("mobilenet_v3_small", 0.75),
-    ("mobilenet_v2", 0.35),
-    ("mobilenet_v1", 0.5),
-    ("mobilenet_v2", 0.75),
-)
 CALIBRATION_IMAGES = 128
 SCREEN_SLACK = 1.25
 PATIENCE = Patience(repeats=1)  # of what is proven; the others only help to choose it
@@ -76,9 +68,10 @@ MEASURED_ON_FILE = (
 class SearchSettings:
     """What to try and how. Empty tuples mean: choose for me.
 
-    `train` are the settings of the task's training, `TrainSettings` or `DetectSettings`, by default its usual ones;
-    `changes` are settings by name that are to be other than those. `task` is that of the data, classify or detect; by
-    default the folder's layout tells. `start` is a file with a model to train on from, in place of the zoo's.
+    `train` are the settings of the task's training, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default
+    its usual ones; `changes` are settings by name that are to be other than those. `task` is that of the data,
+    classify, detect or segment; by default the folder's layout tells. `resize` is how pictures become inputs, by
+    default the rule of the task. `start` is a file with a model to train on from, in place of the zoo's.
     """
 
     models: tuple[str, ...] = ()
@@ -91,6 +84,7 @@ class SearchSettings:
     train: Any = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     task: str | None = None
+    resize: str | None = None
     start: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
@@ -172,7 +166,7 @@ def fit(
     """Train, export and measure candidates until the lightest that fits the budget on this device is known.
 
     Args:
-        data: a folder of pictures, or a dataset; with labels or with boxes.
+        data: a folder of pictures, or a dataset; with labels, with boxes or with masks.
         budget: limits, for example "latency_p90=10ms,size=4MB,accuracy>=0.9".
         output: a new folder for artifacts, records and the report; by default `fit-NAME` in the working directory.
         weights: `None` for random, "imagenet", or a file; a file decides which networks are tried.
@@ -203,7 +197,7 @@ def _search(
 ) -> Fit:
     threads = check_threads(settings.threads)
     dataset = data if isinstance(data, Dataset) else read_dataset(data, settings.split, settings.task)
-    world = training_of(dataset.task)
+    world = training_of(dataset.task, settings.resize)
     check_qualities(limits, world)
     load_keras()
     shapes = candidates(dataset, weights, settings)
@@ -252,9 +246,10 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
             raise SettingError(f"weights {weights} beside the start {settings.start}, which has its own; leave one out")
         return starts(settings.start, settings.sizes)
     if weights is None or weights == "imagenet":
-        chosen = settings.models or tuple(dict.fromkeys(net for net, _ in LADDER))
-        nets = [(net, width) for net in chosen for width in settings.widths or _widths(net)]
-        nets.sort(key=lambda one: LADDER.index(one) if one in LADDER else len(LADDER))
+        ladder = training_of(dataset.task).ladder
+        chosen = settings.models or tuple(dict.fromkeys(net for net, _ in ladder))
+        nets = [(net, width) for net in chosen for width in settings.widths or _widths(net, ladder)]
+        nets.sort(key=lambda one: ladder.index(one) if one in ladder else len(ladder))
     else:
         nets = [(net, width) for net, width in identify(weights) if net in (settings.models or net)]
         nets = [(net, width) for net, width in nets if width in (settings.widths or (width,))]
@@ -268,9 +263,9 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
     return shapes
 
 
-def _widths(net: str) -> tuple[float, ...]:
+def _widths(net: str, ladder: Ladder) -> tuple[float, ...]:
     """The ladder's widths of a network; of one that is not in it, the published ones."""
-    return tuple(width for name, width in LADDER if name == net) or row_named(net).widths
+    return tuple(width for name, width in ladder if name == net) or row_named(net).widths
 
 
 def default_sizes(dataset: Dataset) -> tuple[int, ...]:
@@ -292,6 +287,7 @@ def _screen(
 ) -> list[_Screened]:
     """Build, export and measure every candidate untrained."""
     found = []
+    world = training_of(dataset.task, settings.resize)
     noise = np.random.default_rng(settings.seed)
     for shape in shapes:
         logger.info("screening %s: size and latency of the untrained files", shape)
@@ -299,7 +295,8 @@ def _screen(
         pictures = noise.integers(0, 256, (8, *picture_size(model), 3), np.uint8)
         records: list[Record] = []
         with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
-            made = _export_all(model, shape, dataset.classes, (), pictures, settings, Path(scratch), reasons)
+            about = _Written(shape, dataset.classes, (), world.rule(model, dataset))
+            made = _export_all(model, about, pictures, settings, Path(scratch), reasons)
             for artifact in made:
                 origin = Origin(settings.seed)
                 records += _measured(
@@ -347,11 +344,12 @@ def _train_and_measure(
     """One candidate: weights, training, all files, and of each its record on val in its fastest variant."""
     shape = candidate.shape
     logger.info("training %s", shape)
-    world = training_of(dataset.task)
+    world = training_of(dataset.task, settings.resize)
     set_seed(settings.seed)
     model, pretrained = _built(shape, dataset, weights, settings.seed)
     items = (*dataset.part("train"), *dataset.part("val"))
-    cache = load_pixels(items, *picture_size(model), rule=rule_of(model))
+    rule = world.rule(model, dataset)
+    cache = load_pixels(items, *picture_size(model), rule=rule)
     started = isinstance(shape, Start)
     usual = world.usual(started or weights is not None, started and pretrained)
     how = changed(changed(settings.train or usual, settings.changes), {"seed": settings.seed})
@@ -360,12 +358,11 @@ def _train_and_measure(
     trained.parent.mkdir(exist_ok=True)
     steps = (*_begun(shape, dataset, weights), step)
     # What `prune` and `compress` go on from.
-    save_model(model, trained, Kept(steps, dataset.classes, rule_of(model)))
+    save_model(model, trained, Kept(steps, dataset.classes, rule))
     pixels = cache.take(dataset.part("train"))
     spread_out = np.linspace(0, len(pixels) - 1, min(CALIBRATION_IMAGES, len(pixels))).astype(int)
-    artifacts = _export_all(
-        model, shape, dataset.classes, steps, pixels[spread_out], settings, place / "artifacts", reasons
-    )
+    about = _Written(shape, dataset.classes, steps, rule)
+    artifacts = _export_all(model, about, pixels[spread_out], settings, place / "artifacts", reasons)
     protocol = _lean(settings.protocol, limits)
     measured = []
     for artifact in artifacts:
@@ -385,11 +382,19 @@ def _lean(protocol: Protocol, limits: Budget) -> Protocol:
     )
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What the files of a candidate say of it."""
+
+    shape: Shape | Start
+    classes: tuple[str, ...]
+    steps: tuple[Step, ...]
+    rule: str
+
+
 def _export_all(
     model: Any,
-    shape: Shape | Start,
-    classes: tuple[str, ...],
-    steps: tuple[Step, ...],
+    about: _Written,
     calibration: NDArray[np.uint8],
     settings: SearchSettings,
     folder: Path,
@@ -397,6 +402,7 @@ def _export_all(
 ) -> list[Artifact]:
     """Every format and precision that was asked for; one that cannot be made is named in `reasons`."""
     made: list[Artifact] = []
+    shape, steps = about.shape, about.steps
     model, fold = fold_branches(model)  # what is several convolutions for training only
     if fold.settings["folded"]:
         steps = (*steps, fold)
@@ -412,7 +418,8 @@ def _export_all(
 
     def exported(file_format: str, parent: Path) -> Artifact:
         name = f"{shape}-{file_format}-float32"
-        return export(model, parent / name, file_format, about_of(model, name, classes, steps), calibration)
+        said = about_of(model, name, about.classes, steps, about.rule)
+        return export(model, parent / name, file_format, said, calibration)
 
     with tempfile.TemporaryDirectory(prefix="featherweight-") as scratch:
         keep = "float32" in settings.precisions

@@ -527,6 +527,24 @@ class Learner:
         return state
 
 
+def one_epoch(view: "keras.Model", batches: Any, weights: Sequence[Any], callback: Any) -> list[NDArray[Any]]:
+    """One epoch of a compiled view, in place. Returns these weights as the last step left them: where the optimizer
+    keeps an average, Keras puts that in their place at the end.
+    """
+    import keras
+
+    kept: list[NDArray[Any]] = []
+
+    class Keep(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, _: int, logs: Any = None) -> None:
+            kept.extend(np.array(weight) for weight in weights)
+
+    if len(view.outputs) > 1:  # Keras wants a truth for each
+        batches = batches.map(lambda images, truth: (images, (truth,) * len(view.outputs)))
+    view.fit(batches, verbose=0, shuffle=False, callbacks=[callback, Keep()])
+    return kept
+
+
 def state_file(path: Path | None, how: dict[str, Any], dataset: Dataset, *models: "keras.Model") -> StateFile | None:
     """The file for a run of these settings, data and first weights."""
     if path is None:

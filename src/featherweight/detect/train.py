@@ -37,6 +37,7 @@ from featherweight.train import (
     TrainSettings,
     fit_epochs,
     learning_rate,
+    one_epoch,
     optimizer,
     results,
     set_batch_norm,
@@ -157,20 +158,9 @@ class _Detector(Learner):
 
     def learn(self, stream: Any, callback: Any) -> None:
         """One epoch at one size; then `judged` gets the weights, or their average."""
-        import keras
-
         size, batches = stream.next_epoch()
         weights = self.trained.trainable_variables
-        kept: list[NDArray[Any]] = []
-
-        class Keep(keras.callbacks.Callback):  # type: ignore[misc]
-            def on_epoch_end(self, _: int, logs: Any = None) -> None:
-                kept.extend(np.array(weight) for weight in weights)
-
-        view = self.views[size]
-        if len(view.outputs) > 1:  # Keras wants a truth for each
-            batches = batches.map(lambda images, truth: (images, (truth,) * len(view.outputs)))
-        view.fit(batches, verbose=0, shuffle=False, callbacks=[callback, Keep()])
+        kept = one_epoch(self.views[size], batches, weights, callback)
         self.judged.set_weights(self.student.get_weights())
         if self.average:
             for weight, array in zip(weights, kept, strict=True):

@@ -8,11 +8,11 @@
 `search` and `compress` go their ways by this protocol and know no task's name. `tasks/` is its like in the device
 world.
 
-classify, detect   the two of them
-start              a model of the user's, as a candidate beside those of the zoo
-verbs              train and export of one model in a file
+classify, detect, segment   the three of them
+start                       a model of the user's, as a candidate beside those of the zoo
+verbs                       train and export of one model in a file
 
-Imports artifact, boxes, data, detect, distill, errors, export, models, prune, quantize, tasks and train.
+Imports artifact, boxes, data, detect, distill, errors, export, models, prune, quantize, segment, tasks and train.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,11 +33,20 @@ from featherweight.quantize.sensitivity import Score
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["QUALITIES", "Training", "about_of", "changed", "names_of", "rule_of", "training_of"]
+__all__ = ["LADDER", "QUALITIES", "Ladder", "Training", "about_of", "changed", "names_of", "rule_of", "training_of"]
 
 # The quantities of a record that say how right a file is; which of them a task has is in its `qualities`.
-QUALITIES = ("accuracy", "ap50", "ap75")
-SETTINGS = ("train", "detect")  # fields that hold settings themselves
+QUALITIES = ("accuracy", "ap50", "ap75", "iou", "dice", "pixel_accuracy", "boundary_f1")
+Ladder = tuple[tuple[str, float], ...]  # networks of the zoo and their widths, the lightest first
+# Light nets and the widths that Keras publishes weights for.
+LADDER: Ladder = (
+    ("mobilenet_v1", 0.25),
+    ("mobilenet_v3_small", 0.75),
+    ("mobilenet_v2", 0.35),
+    ("mobilenet_v1", 0.5),
+    ("mobilenet_v2", 0.75),
+)
+SETTINGS = ("train", "detect", "segment")  # fields that hold settings themselves
 
 
 class Training(Protocol):
@@ -45,10 +54,15 @@ class Training(Protocol):
 
     name: str
     qualities: tuple[str, ...]  # what a budget may ask of how right a file is
-    resize: str | None  # what was asked for instead of the model's own rule
+    resize: str | None  # what was asked for instead of the usual rule
+    ladder: Ladder  # what a search tries when it is told nothing
 
     def sizes(self, dataset: Dataset) -> tuple[int, ...]:
         """Two input sizes, or one, that suit the pictures: sides of a square in pixels."""
+        ...
+
+    def rule(self, model: "keras.Model", dataset: Dataset) -> str:
+        """How these pictures become the model's input, one of `boxes.RESIZES`: as was asked, or as is usual."""
         ...
 
     def build(self, shape: Shape, classes: Sequence[str], weights: str | None = None) -> tuple["keras.Model", bool]:
@@ -89,7 +103,7 @@ class Training(Protocol):
         cache: PixelCache | None = None,
         checkpoint: Path | None = None,
     ) -> tuple["keras.Model", Step]:
-        """A trained copy, as `train.train` and `detect.train.train_detector` say.
+        """A trained copy, as `train.train`, `detect.train.train_detector` and `segment.train.train_segmenter` say.
 
         Raises:
             SettingError: settings of another task, and as those say.
@@ -110,8 +124,8 @@ class Training(Protocol):
         """
         ...
 
-    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels) -> Pictures:
-        """Items with their pixels (n, h, w, 3), as a criterion of pruning learns from them."""
+    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels, rule: str) -> Pictures:
+        """Items with their pixels (n, h, w, 3) by that rule, as a criterion of pruning learns from them."""
         ...
 
     def score(self, items: Sequence[Item], pixels: Pixels) -> Score:
@@ -128,15 +142,16 @@ def training_of(task: str, resize: str | None = None) -> Training:
 
     Args:
         task: as `Dataset.task`.
-        resize: how pictures become inputs, one of `boxes.RESIZES`; by default the rule of the model, `rule_of`.
+        resize: how pictures become inputs, one of `boxes.RESIZES`; by default as the world's `rule` says.
 
     Raises:
         SettingError: an unknown task or rule.
     """
     from featherweight.training.classify import Classify
     from featherweight.training.detect import Detect
+    from featherweight.training.segment import Segment
 
-    known: dict[str, Callable[[str | None], Training]] = {Classify.name: Classify, Detect.name: Detect}
+    known: dict[str, Callable[[str | None], Training]] = {world.name: world for world in (Classify, Detect, Segment)}
     if task not in known:
         raise SettingError(f"unknown task {task!r}; known: {', '.join(known)}")
     if resize is not None and resize not in RESIZES:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from featherweight.artifact import Step
 from featherweight.data import Dataset, Item, PixelCache, labels, load_pixels
-from featherweight.distill import DistillSettings, distill, logits
+from featherweight.distill import DistillSettings, distill
 from featherweight.errors import SettingError
 from featherweight.image import Pixels
+from featherweight.models.ends import logits
 from featherweight.models.functional import picture_size
 from featherweight.models.pretrained import build_pretrained
 from featherweight.models.zoo import Shape
@@ -16,6 +17,7 @@ from featherweight.prune import Pictures
 from featherweight.quantize import accuracy_on
 from featherweight.quantize.sensitivity import Score
 from featherweight.train import TrainSettings, train
+from featherweight.training import LADDER, rule_of
 
 if TYPE_CHECKING:
     import keras
@@ -30,6 +32,7 @@ class Classify:
 
     name = "classify"
     qualities: tuple[str, ...] = ("accuracy",)
+    ladder = LADDER
 
     def __init__(self, resize: str | None = None):
         self.resize = resize
@@ -38,6 +41,10 @@ class Classify:
         """The largest that the pictures fill (at least 64: tiny ones do better enlarged), and one less."""
         fitting = [size for size in SIZES if size <= max(64, 1.3 * dataset.median_side)]
         return tuple(dict.fromkeys((fitting[max(0, len(fitting) - 2)], fitting[-1])))
+
+    def rule(self, model: "keras.Model", dataset: Dataset) -> str:
+        """The model's, whatever the pictures are."""
+        return self.resize or rule_of(model)
 
     def build(self, shape: Shape, classes: Sequence[str], weights: str | None = None) -> tuple["keras.Model", bool]:
         """As `build_pretrained`."""
@@ -101,7 +108,7 @@ class Classify:
         _check_kind(settings, DistillSettings)
         return distill(student, teacher, dataset, settings, True, self._cache(student, dataset), checkpoint)
 
-    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels) -> Pictures:
+    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels, rule: str) -> Pictures:
         """With their labels, for the cross-entropy."""
         return Pictures(pixels, labels(items))
 

@@ -20,7 +20,7 @@ from featherweight.prune import Pictures
 from featherweight.quantize.agreement import answers
 from featherweight.quantize.sensitivity import Score
 from featherweight.tasks import task_of
-from featherweight.training import rule_of
+from featherweight.training import LADDER, rule_of
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +50,7 @@ class Detect:
 
     name = "detect"
     qualities: tuple[str, ...] = ("accuracy", "ap50", "ap75")
+    ladder = LADDER
 
     def __init__(self, resize: str | None = None):
         self.resize = resize
@@ -58,6 +59,10 @@ class Detect:
         """The largest that the pictures fill, and one less; small objects want many pixels."""
         fitting = [size for size in SIZES if size <= max(SIZES[0], 1.3 * dataset.median_side)]
         return tuple(fitting[-2:])
+
+    def rule(self, model: "keras.Model", dataset: Dataset) -> str:
+        """The model's, whatever the pictures are."""
+        return self.resize or rule_of(model)
 
     def build(self, shape: Shape, classes: Sequence[str], weights: str | None = None) -> tuple["keras.Model", bool]:
         """The anchor-free head on a trunk: it finds nothing yet, whatever its trunk knows."""
@@ -133,7 +138,7 @@ class Detect:
         cache = self._cache(student, dataset)
         return train_detector(student, dataset, settings.detect, True, cache, checkpoint, how)
 
-    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels) -> Pictures:
+    def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels, rule: str) -> Pictures:
         """With their boxes, for the detector's own loss."""
         from featherweight.models.heads import decoding_of_model
 

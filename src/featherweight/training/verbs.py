@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 class LearnSettings:
     """How a model in a file is trained.
 
-    `train` are the settings of the task, `TrainSettings` or `DetectSettings`, by default its usual ones; `changes` are
-    settings by name that are to be other than those. `task` is that of the data, by default as the folder's layout
-    tells; `resize` is how pictures become inputs, by default the model's rule.
+    `train` are the settings of the task, `TrainSettings`, `DetectSettings` or `SegmentSettings`, by default
+    its usual ones; `changes` are settings by name that are to be other than those. `task` is that of the data, by
+    default as the folder's layout tells; `resize` is how pictures become inputs, by default the rule of the task.
     """
 
     train: Any = None
@@ -99,7 +99,7 @@ def train(
     how = changed(settings.train or world.usual(True, knows), {**settings.changes, "seed": settings.seed})
     running = place.with_suffix(".running")
     trained, step = world.train(start, dataset, how, knows, None, running)
-    kept = Kept((*known.steps, step), dataset.classes, world.resize or rule_of(trained))
+    kept = Kept((*known.steps, step), dataset.classes, world.rule(trained, dataset))
     save_model(trained, place, kept)
     running.unlink(missing_ok=True)
     return Trained(place, trained, step)
@@ -164,7 +164,8 @@ def export(
     load_keras()
     given, known = load_model(model), kept_in(model)
     classes = _classes(given, dataset, settings.classes, known.classes)
-    rule = settings.resize or known.resize or rule_of(given)
+    usual = rule_of(given) if dataset is None else training_of(dataset.task, known.resize).rule(given, dataset)
+    rule = settings.resize or known.resize or usual
     pixels = _pixels(given, dataset, pictures, rule, settings.seed)
     folded, fold = fold_branches(given)
     steps = (*known.steps, fold) if fold.settings["folded"] else known.steps
