@@ -45,4 +45,18 @@ def detect(shared: Path, place: Path) -> None:
                 (cells / file).symlink_to(bccd / file)
 
 
-READER: Mapping[str, Callable[[Path, Path], None]] = {"classify": classify, "detect": detect}
+def segment(shared: Path, place: Path) -> None:
+    """Pictures with masks under the same names, weights, two pictures without."""
+    weights, nuclei = "mobilenet_v1_0.25_128.weights.h5", shared / "dsb2018-gray256"
+    (place / weights).symlink_to(shared / "imagenet-models" / weights)
+    for folder in ("nuclei/images", "nuclei/masks", "scans"):
+        (place / folder).mkdir(parents=True)
+    pictures = sorted((nuclei / "images").iterdir())
+    for picture in pictures[: 2 * PICTURES]:
+        (place / "nuclei" / "images" / picture.name).symlink_to(picture)
+        (place / "nuclei" / "masks" / picture.name).symlink_to(nuclei / "masks" / picture.name)
+    for picture in pictures[-2:]:
+        (place / "scans" / picture.name).symlink_to(picture)
+
+
+READER: Mapping[str, Callable[[Path, Path], None]] = {"classify": classify, "detect": detect, "segment": segment}
