@@ -175,6 +175,8 @@ def test_branches_for_training_are_folded_before_the_export(tmp_path: Path) -> N
 def test_a_weights_file_decides_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "identify", lambda _: [("mobilenet_v1", 0.25)])
     assert candidates(sized(100), "w.h5", SearchSettings(sizes=(96,))) == (Shape("mobilenet_v1", 0.25, 96),)
+    on_it = SearchSettings(models=("unet_light", "fast_scnn"), sizes=(96,))  # one stands on it, one on none
+    assert candidates(sized(100), "w.h5", on_it) == (Shape("unet_light", 0.25, 96),)
     with pytest.raises(SettingError, match="nothing to try"):
         candidates(sized(100), "w.h5", SearchSettings(models=("mobilenet_v2",)))
     with pytest.raises(SettingError, match="nothing to try"):

@@ -46,7 +46,7 @@ from featherweight.models.functional import picture_size
 from featherweight.models.kept import Kept
 from featherweight.models.load import save_model
 from featherweight.models.pretrained import identify
-from featherweight.models.segmenter_nets import row_named
+from featherweight.models.segmenter_nets import row_named, trunk_of
 from featherweight.models.zoo import Shape
 from featherweight.progress import logger
 from featherweight.quantize import quantize
@@ -251,8 +251,8 @@ def candidates(dataset: Dataset, weights: str | None, settings: SearchSettings) 
         nets = [(net, width) for net in chosen for width in settings.widths or _widths(net, ladder)]
         nets.sort(key=lambda one: ladder.index(one) if one in ladder else len(ladder))
     else:
-        nets = [(net, width) for net, width in identify(weights) if net in (settings.models or net)]
-        nets = [(net, width) for net, width in nets if width in (settings.widths or (width,))]
+        held = [(net, width) for net, width in identify(weights) if width in (settings.widths or (width,))]
+        nets = [(name, width) for net, width in held for name in settings.models or (net,) if trunk_of(name) == net]
     sizes = settings.sizes or default_sizes(dataset)
     shapes = tuple(dict.fromkeys(Shape(net, width, size) for net, width in nets for size in sizes))
     if not shapes:

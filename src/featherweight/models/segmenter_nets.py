@@ -156,6 +156,16 @@ def row_named(name: str) -> Net | Segmenter:
     return NETS[name]
 
 
+def trunk_of(name: str) -> str | None:
+    """The network of the zoo that a network or a segmenter stands on, by name; `None` where it stands on none.
+
+    Raises:
+        SettingError: unknown.
+    """
+    row = row_named(name)
+    return row.trunk if isinstance(row, Segmenter) else row.name
+
+
 def trunk_named(name: str) -> Net:
     """The row of a network that takes a head.
 
