@@ -217,6 +217,7 @@ def test_compress_a_detector(learnt: Path, folder: Path, tmp_path: Path) -> None
     assert found.chosen.decoding == decoding_of_model(load_model(learnt))
     assert (found.chosen.resize, found.chosen.classes) == ("bilinear", CLASSES)
     assert "AP50:95" in found.stages[2].why and "% on val" in found.stages[2].why
+    assert "<figure>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     step = found.chosen.steps[-1].settings
     assert step["scored_by"] == "score" and step["score_float32"] >= found.stages[2].record.accuracy  # AP50
     assert json.loads(json.dumps(found.as_dict()))["fits"]

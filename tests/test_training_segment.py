@@ -127,6 +127,7 @@ def test_fit_of_masks(discs: Dataset, tmp_path: Path) -> None:
     assert (chosen.task, chosen.classes, chosen.resize) == ("segment", CLASSES, "stretch")
     assert [step.name for step in chosen.steps][:2] == ["build", "train_segmenter"]
     assert chosen.steps[1].settings["resize"] == "stretch"
+    assert [one.name for one in found.answers] == [chosen.name] and len(found.answers[0].pictures) == 4  # of test
 
 
 def test_compress_a_segmenter(learnt: Path, discs: Dataset, tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ def test_compress_a_segmenter(learnt: Path, discs: Dataset, tmp_path: Path) -> N
     assert [step.name for step in found.chosen.steps] == ["prune", "train_segmenter", "export", "quantize"]
     assert found.chosen.steps[1].settings["distillation"]["teacher"] == "tiny"
     assert "mean IoU" in found.stages[2].why
+    assert (tmp_path / "out" / "report.html").read_text(encoding="utf-8").count("<figure>") == 4  # pictures of test
 
 
 def test_train_and_export_one_file(learnt: Path, discs: Dataset, tmp_path: Path) -> None:

@@ -594,7 +594,7 @@ def _fit_text(found: "Fit", args: argparse.Namespace) -> str:
     if found.records:
         report = found.output / "report.html"
         quick = any(record.quick for record in found.records)
-        compare(found.records, getattr(args, "budget", None), output=report, quick=quick)
+        compare(found.records, getattr(args, "budget", None), output=report, quick=quick, answers=found.answers)
     if args.json:
         return _json({**found.as_dict(), "report": None if report is None else str(report)})
     lines = [*(f"- {reason}" for reason in found.reasons), ""]

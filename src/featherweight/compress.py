@@ -45,6 +45,7 @@ from featherweight.models.functional import flat, picture_size
 from featherweight.models.kept import Kept, kept_in
 from featherweight.models.load import load_model
 from featherweight.page import write_page
+from featherweight.predict import answers_of
 from featherweight.progress import logger
 from featherweight.prune import Pictures, Plan, PruneSettings, Target, Timed, apply, plan
 from featherweight.quantize import (
@@ -509,7 +510,8 @@ class _Way:
             proofs = [self._record(case, "test", self.place / "proof.jsonl") for case in cases]
         record = proofs[0] if proofs else last.stage.record
         misses = tuple(map(str, self.limits.violations(record)))
-        page = compression_page(self.name, stages, proofs, self.reasons, self.limits)
+        found = answers_of((last.case.artifact,), self.dataset, None, last.case.runtime, last.case.settings.threads)
+        page = compression_page(self.name, stages, proofs, self.reasons, self.limits, found)
         write_page(self.place / "report.html", page)
         return Compressed(
             not misses,

@@ -41,6 +41,7 @@ from featherweight.errors import (
 )
 from featherweight.export import FORMATS, PRECISIONS, export
 from featherweight.fold import fold_branches
+from featherweight.matches import Answers
 from featherweight.measure import QUICK, Origin, Patience, Protocol, check_threads, measure
 from featherweight.models.functional import picture_size
 from featherweight.models.kept import Kept
@@ -48,6 +49,7 @@ from featherweight.models.load import save_model
 from featherweight.models.pretrained import identify
 from featherweight.models.segmenter_nets import row_named, trunk_of
 from featherweight.models.zoo import Shape
+from featherweight.predict import answers_of
 from featherweight.progress import logger
 from featherweight.quantize import quantize
 from featherweight.record import Record
@@ -117,6 +119,7 @@ class Fit:
     records: tuple[Record, ...]  # of every file that was measured with accuracy
     reasons: tuple[str, ...]  # what was left out or stopped, and why
     output: Path
+    answers: tuple[Answers, ...] = ()  # boxes or masks that the chosen file finds, beside the true ones
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -509,7 +512,9 @@ def _conclude(
     if record.quick:
         reasons.append("chosen by quick records, which are not compared elsewhere; leave --quick out for a result")
     violations = limits.violations(record)
-    return Fit(not violations, artifact, record, violations, tuple(r for _, r in records), tuple(reasons), place)
+    answers = answers_of((artifact,), dataset, None, record.runtime, record.threads)
+    measured = tuple(one for _, one in records)
+    return Fit(not violations, artifact, record, violations, measured, tuple(reasons), place, answers)
 
 
 def choose(records: Sequence[tuple[Artifact, Record]], limits: Budget) -> tuple[Artifact, Record]:

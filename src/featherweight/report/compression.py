@@ -1,16 +1,19 @@
 """One page of a compression: what each stage gained, which were refused and why, and the records behind it.
 
-Imports budget, page, record and this folder.
+Imports budget, matches, page, record and this folder.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from featherweight.budget import Budget
+from featherweight.matches import Answers
 from featherweight.page import document, escape
 from featherweight.record import QUANTITIES, Record, label_of, value_of
 from featherweight.report.figure import STYLE as FIGURE_STYLE
 from featherweight.report.page import methods
+from featherweight.report.pictures import STYLE as PICTURES_STYLE
+from featherweight.report.pictures import pictures
 from featherweight.report.text import labelled, show, threads_text
 from featherweight.report.waterfall import STYLE, Bar, waterfall
 
@@ -29,7 +32,12 @@ class Stage:
 
 
 def compression_page(
-    name: str, stages: Sequence[Stage], proofs: Sequence[Record], reasons: Sequence[str], limits: Budget
+    name: str,
+    stages: Sequence[Stage],
+    proofs: Sequence[Record],
+    reasons: Sequence[str],
+    limits: Budget,
+    answers: Sequence[Answers] = (),
 ) -> str:
     """The page.
 
@@ -39,6 +47,7 @@ def compression_page(
         proofs: records on test of the file that was chosen, and of the model as it was.
         reasons: what else there is to say.
         limits: what was asked for.
+        answers: boxes or masks that the chosen file finds, beside the true ones.
     """
     body = [f"<h1>{escape(name)}, compressed</h1>", f"<p>Budget: {escape(limits)}.</p>"]
     for field in DRAWN:
@@ -49,8 +58,10 @@ def compression_page(
     if proofs:
         body += ["<h2>Proof, on test</h2>", _records(proofs)]
     body += [f"<p>{escape(reason)}</p>" for reason in reasons]
+    body += pictures(answers)
     body += ["<h2>How each number was measured</h2>", *methods([*(stage.record for stage in stages), *proofs])]
-    return document("featherweight compression", FIGURE_STYLE + STYLE, body)
+    style = FIGURE_STYLE + STYLE + (PICTURES_STYLE if answers else "")
+    return document("featherweight compression", style, body, pictures=bool(answers))
 
 
 def _bar(stage: Stage, field: str) -> Bar:
