@@ -123,9 +123,9 @@ def test_worlds_and_what_they_refuse(boxes: Dataset, trained: Trained, small: Pa
         detect.started(trained.model, boxes, 0)
     with pytest.raises(SettingError, match="wanted a softmax"):
         classify.check(model, trained.dataset)
-    with pytest.raises(SettingError, match="TrainSettings for detection; wanted DetectSettings"):
+    with pytest.raises(SettingError, match="TrainSettings for the task detect; wanted DetectSettings"):
         detect.train(model, boxes, TrainSettings(), False)
-    with pytest.raises(SettingError, match="DetectSettings for classification; wanted TrainSettings"):
+    with pytest.raises(SettingError, match="DetectSettings for the task classify; wanted TrainSettings"):
         classify.train(trained.model, trained.dataset, DetectSettings(), False)
     with pytest.raises(SettingError, match="trained with resize letterbox; wanted stretch or bilinear"):
         training_of("detect", "letterbox").train(model, boxes, DetectSettings(), False)

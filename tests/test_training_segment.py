@@ -72,9 +72,9 @@ def test_worlds_and_what_they_refuse(discs: Dataset, tmp_path: Path) -> None:
     assert world.started(same, discs, 0) == (same, True)
     other, knows = world.started(unet(3), discs, 0)
     assert (other.output_shape, knows) == (same.output_shape, False)
-    with pytest.raises(SettingError, match="DetectSettings for segmentation; wanted SegmentSettings"):
+    with pytest.raises(SettingError, match="DetectSettings for the task segment; wanted SegmentSettings"):
         world.train(unet(), discs, DetectSettings(), False)
-    with pytest.raises(SettingError, match="SegmentSettings for segmentation; wanted TaughtSettings"):
+    with pytest.raises(SettingError, match="SegmentSettings for the task segment; wanted TaughtSettings"):
         world.distil(unet(), unet(), discs, SegmentSettings(), tmp_path / "state")
     with pytest.raises(SettingError, match="resize tile in the settings beside stretch"):
         world.train(unet(), discs, SegmentSettings(resize="tile"), False)

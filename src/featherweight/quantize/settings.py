@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featherweight.artifact import Artifact
-from featherweight.data import Dataset, Item, display, labels, load_pixels
+from featherweight.data import Dataset, Item, display, load_pixels
 from featherweight.errors import ExportError, SettingError
 
 PRECISIONS = ("int8", "int8-dynamic", "float16")
@@ -124,8 +124,8 @@ def chosen_items(dataset: Dataset, count: int, seed: int, part: str = "train") -
         SettingError: a count below 1.
     """
     items = dataset.part(part)
-    boxed = any(item.boxes is not None for item in items)  # a picture of several classes stands for none of them
-    kinds = np.zeros(len(items), np.int64) if boxed else labels(items)
+    # A picture of several classes, with boxes or a mask, stands for none of them: all have the label -1.
+    kinds = np.array([item.label for item in items], np.int64)
     return [items[row] for row in choose_calibration(count, kinds, seed)]
 
 

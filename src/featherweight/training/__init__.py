@@ -33,7 +33,18 @@ from featherweight.quantize.sensitivity import Score
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["LADDER", "QUALITIES", "Ladder", "Training", "about_of", "changed", "names_of", "rule_of", "training_of"]
+__all__ = [
+    "LADDER",
+    "QUALITIES",
+    "Ladder",
+    "Training",
+    "about_of",
+    "changed",
+    "check_kind",
+    "names_of",
+    "rule_of",
+    "training_of",
+]
 
 # The quantities of a record that say how right a file is; which of them a task has is in its `qualities`.
 QUALITIES = ("accuracy", "ap50", "ap75", "iou", "dice", "pixel_accuracy", "boundary_f1")
@@ -198,6 +209,16 @@ def about_of(
 
     rule, decoding = resize or rule_of(model), decoding_of_model(model)
     return About(name, tuple(classes), tuple(steps), task_of_model(model), rule, decoding)
+
+
+def check_kind(task: str, settings: Any, wanted: type) -> None:
+    """See that settings are those of the task.
+
+    Raises:
+        SettingError: they are of another one.
+    """
+    if not isinstance(settings, wanted):
+        raise SettingError(f"{type(settings).__name__} for the task {task}; wanted {wanted.__name__}")
 
 
 def changed(settings: Any, changes: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from featherweight.prune import Pictures
 from featherweight.quantize import accuracy_on
 from featherweight.quantize.sensitivity import Score
 from featherweight.train import TrainSettings, train
-from featherweight.training import LADDER, rule_of
+from featherweight.training import LADDER, check_kind, rule_of
 
 if TYPE_CHECKING:
     import keras
@@ -94,7 +94,7 @@ class Classify:
         checkpoint: Path | None = None,
     ) -> tuple["keras.Model", Step]:
         """As `train.train`; a model without the zoo's head goes without the head's own phase."""
-        _check_kind(settings, TrainSettings)
+        check_kind(self.name, settings, TrainSettings)
         return train(model, dataset, settings, pretrained, cache or self._cache(model, dataset), checkpoint)
 
     def usual_taught(self) -> DistillSettings:
@@ -105,7 +105,7 @@ class Classify:
         self, student: "keras.Model", teacher: "keras.Model", dataset: Dataset, settings: Any, checkpoint: Path
     ) -> tuple["keras.Model", Step]:
         """As `distill.distill`."""
-        _check_kind(settings, DistillSettings)
+        check_kind(self.name, settings, DistillSettings)
         return distill(student, teacher, dataset, settings, True, self._cache(student, dataset), checkpoint)
 
     def pictures(self, model: "keras.Model", items: Sequence[Item], pixels: Pixels, rule: str) -> Pictures:
@@ -126,8 +126,3 @@ class Classify:
             return None
         items = (*dataset.part("train"), *dataset.part("val"))
         return load_pixels(items, *picture_size(model), rule=self.resize)
-
-
-def _check_kind(settings: Any, wanted: type) -> None:
-    if not isinstance(settings, wanted):
-        raise SettingError(f"{type(settings).__name__} for classification; wanted {wanted.__name__}")

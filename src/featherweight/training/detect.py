@@ -20,7 +20,7 @@ from featherweight.prune import Pictures
 from featherweight.quantize.agreement import answers
 from featherweight.quantize.sensitivity import Score
 from featherweight.tasks import task_of
-from featherweight.training import LADDER, rule_of
+from featherweight.training import LADDER, check_kind, rule_of
 
 if TYPE_CHECKING:
     import keras
@@ -121,7 +121,7 @@ class Detect:
         checkpoint: Path | None = None,
     ) -> tuple["keras.Model", Step]:
         """As `train_detector`, on pictures by the model's rule."""
-        _check_kind(settings, DetectSettings)
+        check_kind(self.name, settings, DetectSettings)
         cache = cache or self._cache(model, dataset)
         return train_detector(model, dataset, settings, pretrained, cache, checkpoint)
 
@@ -133,7 +133,7 @@ class Detect:
         self, student: "keras.Model", teacher: "keras.Model", dataset: Dataset, settings: Any, checkpoint: Path
     ) -> tuple["keras.Model", Step]:
         """As `train_detector` with a `Distillation`."""
-        _check_kind(settings, TaughtSettings)
+        check_kind(self.name, settings, TaughtSettings)
         how = Distillation(teacher, settings.alpha, settings.temperature, settings.endpoints, settings.feature_weight)
         cache = self._cache(student, dataset)
         return train_detector(student, dataset, settings.detect, True, cache, checkpoint, how)
@@ -172,8 +172,3 @@ class Detect:
     def _cache(self, model: "keras.Model", dataset: Dataset) -> PixelCache:
         items = (*dataset.part("train"), *dataset.part("val"))
         return load_pixels(items, *detector_size(model), rule=self._rule(model))
-
-
-def _check_kind(settings: Any, wanted: type) -> None:
-    if not isinstance(settings, wanted):
-        raise SettingError(f"{type(settings).__name__} for detection; wanted {wanted.__name__}")

@@ -23,7 +23,7 @@ from featherweight.segment.scores import classes_of, confusion, mean_iou
 from featherweight.segment.settings import SegmentSettings
 from featherweight.segment.stream import TILE
 from featherweight.segment.train import check, count_of, train_segmenter
-from featherweight.training import Ladder, rule_of
+from featherweight.training import Ladder, check_kind, rule_of
 
 if TYPE_CHECKING:
     import keras
@@ -121,7 +121,7 @@ class Segment:
         checkpoint: Path | None = None,
     ) -> tuple["keras.Model", Step]:
         """As `train_segmenter`, on pictures by `rule`."""
-        _check_kind(settings, SegmentSettings)
+        check_kind(self.name, settings, SegmentSettings)
         how = self._by_rule(settings, model, dataset)
         return train_segmenter(model, dataset, how, pretrained, cache, checkpoint)
 
@@ -133,7 +133,7 @@ class Segment:
         self, student: "keras.Model", teacher: "keras.Model", dataset: Dataset, settings: Any, checkpoint: Path
     ) -> tuple["keras.Model", Step]:
         """As `train_segmenter` with a `Distillation`."""
-        _check_kind(settings, TaughtSettings)
+        check_kind(self.name, settings, TaughtSettings)
         how = Distillation(teacher, settings.alpha, settings.temperature, settings.endpoints, settings.feature_weight)
         settings = self._by_rule(settings.segment, student, dataset)
         return train_segmenter(student, dataset, settings, True, None, checkpoint, how)
@@ -167,8 +167,3 @@ class Segment:
         if settings.resize not in (None, rule):
             raise SettingError(f"resize {settings.resize} in the settings beside {rule}; name it once, as resize")
         return replace(settings, resize=rule)
-
-
-def _check_kind(settings: Any, wanted: type) -> None:
-    if not isinstance(settings, wanted):
-        raise SettingError(f"{type(settings).__name__} for segmentation; wanted {wanted.__name__}")
