@@ -152,8 +152,9 @@ def test_train_and_export_one_file(learnt: Path, discs: Dataset, tmp_path: Path)
     made = export(
         found.path, tmp_path / "out", discs, settings=ExportSettings(formats=("onnx",), precisions=("float32", "int8"))
     )
+    # As it was trained, which the file keeps.
     assert [(one.precision, one.task, one.classes, one.resize) for one in made] == [
-        (precision, "segment", CLASSES, "stretch") for precision in ("float32", "int8")
+        (precision, "segment", CLASSES, "tile") for precision in ("float32", "int8")
     ]
 
 
