@@ -436,7 +436,7 @@ def test_a_huge_header_is_refused_before_a_pixel_is_decoded(kind: str, monkeypat
         raise AssertionError("a pixel was decoded")
 
     monkeypatch.setattr("featherweight.image._decode_jpeg", never)
-    monkeypatch.setattr("featherweight.image._to_rgb", never)
+    monkeypatch.setattr("featherweight.image.to_rgb", never)
 
     def refuse() -> None:
         with pytest.raises(ImageError, match=f"{MAX_PIXELS:,}"):
@@ -491,7 +491,7 @@ def test_what_pillow_throws_at_damage_becomes_an_image_error(error: Exception, m
     def fail(_: Any) -> None:
         raise error
 
-    monkeypatch.setattr("featherweight.image._to_rgb", fail)
+    monkeypatch.setattr("featherweight.image.to_rgb", fail)
     with pytest.raises(ImageError, match=f"damaged PNG: {type(error).__name__}"):
         decode(encode(Image.fromarray(noise()), "PNG"))
 

@@ -17,7 +17,7 @@ LATENCY, SIZE, ACCURACY = BY_KEY["latency_p50"], BY_KEY["size"], BY_KEY["accurac
 
 def test_the_quantities_of_a_record_in_order_and_each_key_once() -> None:
     assert list(QUANTITIES) == [name for name in Record.__dataclass_fields__ if name in QUANTITIES]
-    assert len(BY_KEY) == len(QUANTITIES) == 19
+    assert len(BY_KEY) == len(QUANTITIES) == 23
     assert len({quantity.label for quantity in QUANTITIES.values()}) == len(QUANTITIES)
     assert quantities(Quantity) == {}
 

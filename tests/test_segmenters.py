@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -292,8 +293,8 @@ def test_one_is_analyzed_by_its_name() -> None:
     assert (found.parameters, found.macs) == count(segmenter(Shape("fast_scnn", 1.0, 64), 2))
 
 
-def test_the_search_takes_them_by_name_and_never_by_itself() -> None:
-    data: Any = None  # sizes are given
+def test_the_search_takes_them_by_name_and_never_for_classes() -> None:
+    data, photos = (cast(Any, SimpleNamespace(task=task)) for task in ("segment", "classify"))  # sizes are given
     asked = SearchSettings(models=("unet_mini", "mobilenet_v2"), sizes=(64,))
     found = candidates(data, None, asked)
     assert {shape.net: shape.width for shape in found if isinstance(shape, Shape)} == {
@@ -303,7 +304,7 @@ def test_the_search_takes_them_by_name_and_never_by_itself() -> None:
     assert [str(shape) for shape in found if str(shape).startswith("unet")] == [
         f"unet_mini-{width:g}-64" for width in SEGMENTERS["unet_mini"].widths
     ]
-    usual = candidates(data, None, SearchSettings(sizes=(64,)))
+    usual = candidates(photos, None, SearchSettings(sizes=(64,)))
     assert usual
     assert not any(isinstance(shape, Shape) and shape.net in SEGMENTERS for shape in usual)
 
