@@ -1,4 +1,4 @@
-"""Write the README's table anew from the records in `results/`: what stands between the two marks is generated.
+"""Write the tables of the README and of docs/ anew from the records in `results/`: what stands between two marks.
 
 make table
 """
@@ -14,10 +14,12 @@ MARKS = re.compile(r"(<!-- table:(\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(text: str) -> str:
-    """The README with each table between `<!-- table:FILE -->` and `<!-- end -->` made from `results/FILE`."""
+    """A page with each table between `<!-- table:FILE -->` and `<!-- end -->` made from `results/FILE`."""
     return MARKS.sub(lambda m: m[1] + markdown(read_records(ROOT / "results" / m[2])) + m[3], text)
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if fill(text) != text:
+            page.write_text(fill(text), encoding="utf-8")
