@@ -164,7 +164,7 @@ def export(
     load_keras()
     given, known = load_model(model), kept_in(model)
     classes = _classes(given, dataset, settings.classes, known.classes)
-    usual = rule_of(given) if dataset is None else training_of(dataset.task, known.resize).rule(given, dataset)
+    usual = rule_of(given) if dataset is None else training_of(dataset.task).rule(given, dataset)
     rule = settings.resize or known.resize or usual
     pixels = _pixels(given, dataset, pictures, rule, settings.seed)
     folded, fold = fold_branches(given)
