@@ -206,6 +206,13 @@ def test_colours_change_the_picture_alone() -> None:
     assert recoloured(pixels, still, np.random.default_rng(0)) is pixels
 
 
+def test_a_dark_picture_stays_one_to_see_something_in() -> None:
+    dark = np.arange(0, 48, 3, dtype=np.uint8).repeat(3).reshape(4, 4, 3)
+    for seed in range(50):
+        shown = recoloured(dark, settings(brightness=0.5), np.random.default_rng(seed))
+        assert len(np.unique(shown)) > 12
+
+
 def test_a_tile_stands_for_the_middle() -> None:
     mask = np.arange(36, dtype=np.uint8).reshape(6, 6)
     pixels = np.repeat(mask[..., None], 3, axis=2)

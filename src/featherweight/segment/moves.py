@@ -82,10 +82,12 @@ def drawn_move(
 
 
 def recoloured(pixels: Pixels, settings: SegmentSettings, random: np.random.Generator) -> Pixels:
-    """Contrast about the mean and brightness changed at random within the settings."""
+    """Contrast about the mean and brightness changed at random within the settings. Brightness is multiplied: to add to
+    it would take all that there is to see from a dark picture.
+    """
     contrast, brightness = random.uniform(-1, 1, 2) * (settings.train.contrast, settings.brightness)
     if not contrast and not brightness:
         return pixels
     mean = float(pixels.mean())
-    table = np.clip((np.arange(256) - mean) * (1 + contrast) + mean + 255 * brightness, 0, 255)
+    table = np.clip(((np.arange(256) - mean) * (1 + contrast) + mean) * (1 + brightness), 0, 255)
     return np.asarray(cv2.LUT(pixels, np.rint(table).astype(np.uint8)), np.uint8)

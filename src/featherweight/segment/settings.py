@@ -36,8 +36,9 @@ class SegmentSettings:
     they keep their scale, and an epoch sees as many cut-outs of the input's size as cover them; the share `foreground`
     of these lies around a pixel that is not of class 0, where there is one.
 
-    `brightness` is a share of the range. `average` is the share that stays of a moving average of the weights at each
-    step, less in a run of few steps; the average is what is judged and kept, 0 leaves it out.
+    `brightness` is how much brighter or darker pictures become, as a share of what they are. `average` is the share
+    that stays of a moving average of the weights at each step, less in a run of few steps; the average is what is
+    judged and kept, 0 leaves it out.
     """
 
     train: TrainSettings = field(default_factory=_usual)
@@ -47,7 +48,7 @@ class SegmentSettings:
     resize: str | None = None
     foreground: float = 0.5
     flip_vertical: bool = False
-    brightness: float = 0.1
+    brightness: float = 0.3
     average: float = 0.98
 
     def __post_init__(self) -> None:
