@@ -149,13 +149,19 @@ def rows_of(source: Artifact, files: Path, photos: Photos) -> Iterator[dict[str,
 
 
 def speeds(files: Path, net: str) -> Iterator[tuple[str, str]]:
-    """int8 against float32, each as it runs fastest; then by each runtime that runs both files of a format."""
-    kinds = ("int8-minmax", "float32")
-    pair = [fastest([read_artifact(files / f"{net}-{one}-{kind}") for one in FORMATS])[0] for kind in kinds]
-    found = hold(*pair, pictures_of(pair[0].artifact, None, None), PairProtocol())
-    yield f"{net}: {pair[0]} against {pair[1]}", str(found.speed)
+    """int8 against float32, each as it runs fastest: in float32, and in whatever arithmetic the runtimes take by
+    themselves; then by each runtime that runs both files of a format.
+    """
+    kinds = ("int8-minmax-biases-corrected", "float32")
+    small, full = ([read_artifact(files / f"{net}-{one}-{kind}") for one in FORMATS] for kind in kinds)
+    for threads in (1, available_cores()):
+        int8, _ = fastest(small, (threads,))
+        for precision in ("float32", None):
+            float32, _ = fastest(full, (threads,), precision)
+            found = hold(int8, float32, pictures_of(int8.artifact, None, None), PairProtocol())
+            yield f"{net}: {int8} against {float32}, arithmetic {precision or 'their own'}", str(found.speed)
     for file_format in FORMATS:
-        both = [read_artifact(files / f"{net}-{file_format}-{kind}") for kind in ("int8-minmax", "float32")]
+        both = [read_artifact(files / f"{net}-{file_format}-{kind}") for kind in kinds]
         for runtime in supporting(both[0]):
             if runtime in supporting(both[1]):
                 (found,) = versus(both, None, runtime, Settings(threads=available_cores()))

@@ -13,28 +13,33 @@ from featherweight.runtimes.settings import Settings
 Way = tuple[Case, Record]
 
 
-def ways(files: Sequence[Artifact], threads: Sequence[int] = ()) -> list[Way]:
+def ways(files: Sequence[Artifact], threads: Sequence[int] = (), precision: str | None = None) -> list[Way]:
     """Every way to run the files, with its quick record.
 
     Args:
         files: one or several.
         threads: to run with; by default one, and all cores.
+        precision: the arithmetic to ask for; by default each runtime's own, which need not be the file's.
 
     Raises:
         RuntimeFailure: nothing here runs one of them.
+        SettingError: an arithmetic that a runtime does not offer.
         SomeUnmeasured: a process died or hung.
     """
-    records = measure(list(files), None, "all", tuple(threads) or None, protocol=QUICK, findings=False, drift=False)
+    records = measure(
+        list(files), None, "all", tuple(threads) or None, protocol=QUICK, precisions=(precision,) if precision else (),
+        findings=False, drift=False,
+    )  # fmt: skip
     by_sha = {file.sha256: file for file in files}
     return [
-        (Case(by_sha[record.artifact_sha256], record.runtime, Settings(threads=record.threads)), record)
+        (Case(by_sha[record.artifact_sha256], record.runtime, Settings(record.threads, precision=precision)), record)
         for record in records
     ]
 
 
-def fastest(files: Sequence[Artifact], threads: Sequence[int] = ()) -> Way:
+def fastest(files: Sequence[Artifact], threads: Sequence[int] = (), precision: str | None = None) -> Way:
     """The way of the least median latency; as `ways`."""
-    return min(ways(files, threads), key=lambda way: p50(way[1]))
+    return min(ways(files, threads, precision), key=lambda way: p50(way[1]))
 
 
 def p50(record: Record) -> float:
