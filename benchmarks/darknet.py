@@ -13,7 +13,8 @@ Timed is one picture of the network's size, which is resized before:
 - ours, "boxes": the same and the boxes of it (`decode.decode`), in pixels of the input, for scores from the decoding's
   least on, the best first; nothing suppressed. This is the column to compare.
 
-Our float32 is computed in float32 (not bfloat16). A short race finds the fastest runtime for each precision; then a
+What is float is computed in float32, the layers of an int8 file that stay float, too: bfloat16, which OpenVINO takes by
+itself where the processor can, costs a point more here. A short race finds the fastest runtime for each precision; then a
 round starts fresh processes of all sides, which live together and run short blocks in random order. A round gives one
 ratio, of the medians of the blocks' medians; printed is the median of the rounds with its 95 % interval by order
 statistics.
@@ -139,8 +140,7 @@ class Side:
 
 def ours(artifact: Artifact, runtime: str, threads: int, pictures: Path, boxes: bool) -> Side:
     load = {"artifact": str(artifact.path), "runtime": runtime, "threads": threads, "pictures": str(pictures)}
-    precision = "float32" if artifact.precision == "float32" else None
-    return Side([sys.executable, __file__, "--child"], load | {"precision": precision}, {"boxes": boxes})
+    return Side([sys.executable, __file__, "--child"], load | {"precision": "float32"}, {"boxes": boxes})
 
 
 def opencv(python: str, cfg: Path, weights: Path, threads: int, pictures: Path) -> Side:
@@ -189,8 +189,7 @@ def in_int8(made: Sequence[Artifact], calibration: Pictures, folder: Path) -> li
 
 def answers(artifact: Artifact, runtime: str, pictures: Pictures) -> NDArray[np.float32]:
     """The outputs (n, priors, values) of a file by a runtime."""
-    settings = Settings(precision="float32" if artifact.precision == "float32" else None)
-    session = runtime_named(runtime).load(artifact, settings)
+    session = runtime_named(runtime).load(artifact, Settings(precision="float32"))
     return np.concatenate([session.run(one[None]) for one in pictures])
 
 

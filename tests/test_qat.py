@@ -17,7 +17,19 @@ from featherweight.errors import ExportError, SettingError
 from featherweight.export import About
 from featherweight.models import blocks
 from featherweight.models.stages import Style
-from featherweight.qat import GENTLE, Grid, RangeSettings, export_qat, fake_quantize, finish, settled, train_aware
+from featherweight.qat import (
+    GENTLE,
+    PATIENT,
+    Grid,
+    PlaceSettings,
+    RangeSettings,
+    export_qat,
+    fake_quantize,
+    finish,
+    imitate,
+    settled,
+    train_aware,
+)
 from featherweight.qat.files import _check
 from featherweight.qat.grid import kernel_scales, on_bias_grid, on_kernel_grid
 from featherweight.qat.layers import FakeQuantize, FakeQuantizedKernel, rounded_activation, rounded_kernel
@@ -422,3 +434,70 @@ def test_bad_requests_get_one_line(made: dict[str, Aware], tmp_path: Path) -> No
     assert _check("x", wanted, wanted) == 0
     with pytest.raises(ExportError, match=r"0\.500 away from the fake-quantized model"):
         _check("x", wanted, np.array([[0.5, 0.5]], np.float32))
+
+
+# ------------------------------------------------------------------------------------------- places, and imitation
+
+
+def leaky_net() -> keras.Model:
+    """Leaky ReLUs and two outputs' worth of raw numbers, as a detector has them."""
+    inputs = keras.Input((SIDE, SIDE, 3))
+    x = layers.Rescaling(1 / 255, name="scale")(inputs)
+    for number, filters in enumerate((8, 8, 12)):
+        x = layers.Conv2D(filters, 3, 1 + number % 2, "same", use_bias=False, name=f"conv{number}")(x)
+        x = layers.LeakyReLU(negative_slope=0.1, name=f"leaky{number}")(layers.BatchNormalization(name=f"n{number}")(x))
+    return keras.Model(inputs, layers.Conv2D(5, 1, name="head")(x))
+
+
+def test_all_up_to_a_layer_may_stay_float(tmp_path: Path) -> None:
+    set_seed(2)
+    model, x = leaky_net(), pictures(24)
+    aware, step = fake_quantize(model, x, places=PlaceSettings("leaky0"))
+    kernels = {layer.name for layer in aware.layers if isinstance(layer, FakeQuantizedKernel)}
+    assert kernels == {"conv1", "conv2", "head"}
+    assert finish(aware)[1].keys() == {"leaky0", "conv1", "leaky1", "conv2", "leaky2", "head"}
+    assert step.settings["float_up_to"] == "leaky0"
+    artifact = export_qat(aware, tmp_path / "part", "onnx", ABOUT, x)
+    np.testing.assert_allclose(
+        answers(artifact, x), predict_pixels(settled(aware), x), atol=1.01 * finish(aware)[1]["head"].scale
+    )
+    with pytest.raises(ExportError, match="tiny is not rounded everywhere, and LiteRT has no such"):
+        export_qat(aware, tmp_path / "litert", "litert", ABOUT, x)
+    with pytest.raises(SettingError, match="no layer 'leaky9' to stay float up to"):
+        fake_quantize(model, x, places=PlaceSettings("leaky9"))
+
+
+def test_fused_ones_have_no_inner_codes_and_float_ends(tmp_path: Path) -> None:
+    set_seed(2)
+    model, x = leaky_net(), pictures(24)
+    plain, fused_one = (fake_quantize(model, x, places=PlaceSettings(fused=fused))[0] for fused in (False, True))
+    assert finish(plain)[1].keys() - finish(fused_one)[1].keys() == {"conv0", "conv1", "conv2", "head"}
+    wanted = predict_pixels(model, x)
+    off = [np.abs(predict_pixels(settled(one), x) - wanted).mean() for one in (plain, fused_one)]
+    assert off[1] < off[0]
+    artifact = export_qat(fused_one, tmp_path / "fused", "onnx", ABOUT, x)
+    assert np.abs(answers(artifact, x) - predict_pixels(settled(fused_one), x)).max() < 0.02 * np.abs(wanted).max()
+    with pytest.raises(ExportError, match="not rounded everywhere"):
+        export_qat(fused_one, tmp_path / "litert", "litert", ABOUT, x)
+    export_qat(plain, tmp_path / "plain", "litert", ABOUT, x)
+
+
+def test_a_model_imitates_itself_in_int8_without_labels() -> None:
+    set_seed(2)
+    model, x = leaky_net(), pictures(40)
+    factors, *rest = model.get_layer("n1").get_weights()
+    model.get_layer("n1").set_weights([60 * np.eye(len(factors))[0] + factors, *rest])  # one channel takes all codes
+    before = model.get_weights()
+    settings = replace(PATIENT, epochs=20, batch_size=4, learning_rate=3e-3, augment=False)
+    aware, step = imitate(model, x, settings, RangeSettings(calibration_images=16))
+    assert step.settings["loss_val"] < 0.95 * step.settings["loss_val_before"]
+    assert step.settings["best_epoch"] > 0
+    wanted, start = predict_pixels(model, x), fake_quantize(model, x)[0]
+    off = [np.linalg.norm(predict_pixels(settled(one), x) - wanted) for one in (start, aware)]
+    assert off[1] < off[0]
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    by_hand, step = imitate(model, x, replace(settings, epochs=1), loss=lambda a, b: keras.ops.mean(abs(a - b)))
+    assert by_hand.output_shape == model.output_shape
+    assert step.settings["loss_val"] <= step.settings["loss_val_before"]
+    with pytest.raises(SettingError, match="1 picture to imitate on; wanted at least two"):
+        imitate(model, x[:1])

@@ -111,29 +111,41 @@ def losses_of(
     import tensorflow as tf
     from keras import ops
 
-    priors, values, rest = priors_of(decoding), decoding.values, 1 - distillation.alpha
+    values, rest = decoding.values, 1 - distillation.alpha
+    taught = taught_by(decoding, distillation.temperature)
 
     def both(truth: Any, rows: Any) -> Any:
         mine, its = rows[..., :values], ops.stop_gradient(rows[..., values:])
-        belief = ops.max(found_scores(its, decoding), axis=-1)
-        count = ops.maximum(ops.sum(belief), 1.0)
-        boxes = found_boxes(mine, decoding, priors), found_boxes(its, decoding, priors)
-        taught = BOX * ops.sum(belief * (1 - complete_iou(*boxes)))
-        box, objectness, classes = zip(split(mine, decoding), split(its, decoding), strict=True)
-        taught += _alike(*classes, None if decoding.kind == "distances" else belief)
-        if decoding.kind == "yolo":
-            taught += _alike(*objectness, None)
-        if decoding.bins:
-            learnt, told = (ops.log_softmax(bins_of(one, decoding) / distillation.temperature) for one in box)
-            off = ops.sum(ops.exp(told) * (told - learnt), axis=(-1, -2)) / 4
-            taught += distillation.temperature**2 * ops.sum(belief * off)
-        return distillation.alpha * own(truth, mine) + rest * taught / count
+        return distillation.alpha * own(truth, mine) + rest * taught(its, mine)
 
     def features(_: Any, apart: Any) -> Any:
         return rest * distillation.feature_weight * ops.mean(apart)
 
     found = (both, features) if distillation.endpoints else (both,)
     return tuple(tf.autograph.experimental.do_not_convert(one) for one in found)
+
+
+def taught_by(decoding: Decoding, temperature: float = 1.0) -> Callable[[Any, Any], Any]:
+    """`scores` and `boxes` of the above: (the teacher's rows, the student's) → a number."""
+    from keras import ops
+
+    priors = priors_of(decoding)
+
+    def taught(its: Any, mine: Any) -> Any:
+        belief = ops.max(found_scores(its, decoding), axis=-1)
+        boxes = found_boxes(mine, decoding, priors), found_boxes(its, decoding, priors)
+        loss = BOX * ops.sum(belief * (1 - complete_iou(*boxes)))
+        box, objectness, classes = zip(split(mine, decoding), split(its, decoding), strict=True)
+        loss += _alike(*classes, None if decoding.kind == "distances" else belief)
+        if decoding.kind == "yolo":
+            loss += _alike(*objectness, None)
+        if decoding.bins:
+            learnt, told = (ops.log_softmax(bins_of(one, decoding) / temperature) for one in box)
+            off = ops.sum(ops.exp(told) * (told - learnt), axis=(-1, -2)) / 4
+            loss += temperature**2 * ops.sum(belief * off)
+        return loss / ops.maximum(ops.sum(belief), 1.0)
+
+    return taught
 
 
 def _alike(mine: Any, its: Any, weight: Any) -> Any:

@@ -4,7 +4,8 @@ What is rounded is marked in the graph by TensorFlow's fake-quantization operato
 makes its int8 file from them, tf2onnx a Q/DQ pair of each. Kernels lie on their grids already.
 
     LiteRT   full-integer; 8-bit input (a pixel is its own code) and output
-    ONNX     QDQ: int8 kernels per output channel, uint8 activations; float input and output, the softmax stays float
+    ONNX     QDQ: int8 kernels per output channel, uint8 activations; float input and output, the softmax stays float;
+             alone for what is not rounded everywhere (`PlaceSettings`)
 
 In scope: files, and that they answer as the model. Not aware of: training. Imports analyze, artifact, errors, export,
 quantize and its neighbours; keras and tensorflow where they are used.
@@ -51,8 +52,8 @@ def export_qat(
         calibration: pictures (n, h, w, 3) RGB 0–255 for the check.
 
     Raises:
-        ExportError: an unknown format, no picture or such of another size, the converter fails, or the file answers
-            otherwise than the model.
+        ExportError: an unknown format, or one that has no such files; no picture or such of another size, the converter
+            fails, or the file answers otherwise than the model.
         SettingError: the model is not fake-quantized.
         OutputError: the folder exists or cannot be written.
     """
@@ -60,6 +61,8 @@ def export_qat(
         raise ExportError(f"unknown format {file_format!r}; known: {', '.join(FILES)}")
     check_new(Path(folder))  # before the long work
     model = settled(model)
+    if file_format == "litert" and _is_partly_float(model):
+        raise ExportError(f"{about.name} is not rounded everywhere, and LiteRT has no such int8 files; wanted onnx")
     height, width = model.input_shape[1:3]
     check_pictures(about.name, (height, width), calibration)
     artifact = described(folder, file_format, "int8", about, (height, width), count(finish(model)[0]))
@@ -77,6 +80,22 @@ def export_qat(
     }
     steps = (*about.steps, Step("export_qat", done))
     return write_artifact(replace(artifact, steps=steps), data, export_golden(calibration, found))
+
+
+def _is_partly_float(model: "keras.Model") -> bool:
+    """Whether kernels are left, or no codes are where `places.placed` puts them by itself."""
+    from featherweight.models.heads import Predictions
+    from featherweight.qat.layers import KERNEL_AXES, FakeQuantizedKernel
+    from featherweight.qat.places import FUNCTIONS, RELUS
+    from featherweight.qat.spelling import function_of
+
+    graph, unrounded = Graph(model), set(FUNCTIONS) - set(RELUS)
+    for layer in model.layers:
+        takers = graph.takers.get(id(layer.output), ())
+        bare = not takers or any(isinstance(one, Predictions) or function_of(one) in unrounded for one in takers)
+        if type(layer) in KERNEL_AXES or (isinstance(layer, FakeQuantizedKernel) and bare):
+            return True
+    return False
 
 
 def _check(name: str, wanted: NDArray[np.float32], found: NDArray[np.float32]) -> float:

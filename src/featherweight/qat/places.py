@@ -10,19 +10,25 @@
     the picture                          0–255, a pixel is its own code; what scales it stays float up to its end
     anything else                        stays float and is named; what it gives is rounded again
 
+Of a `fused` one nothing is rounded between a convolution or a sum and the activation behind it, whatever that is, nor
+at the end: ONNX alone has files of that kind. All up to a layer may stay float, in ONNX too.
+
 Runtimes differ in how they round a mean that lies just between two codes, as every fourth mean of four does: behind an
 average pooling of an even number of places an activation may be a step off.
 
-Imports models and rewrite; keras with this module: it is imported where it is used.
+Imports errors, models and rewrite; keras with this module: it is imported where it is used.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 from keras import activations, layers
 
+from featherweight.errors import SettingError
 from featherweight.models.blocks import ChannelPad, ChannelSlice
+from featherweight.models.heads import Predictions
 from featherweight.qat.grid import LEVELS
 from featherweight.qat.layers import KERNEL_AXES, FakeQuantize, FakeQuantizedKernel, SameGrid
 from featherweight.qat.spelling import function_of, set_weights
@@ -58,16 +64,23 @@ FUNCTIONS = (*RELUS, *FIXED, activations.leaky_relu, activations.hard_silu)
 PIXELS = "pixels"
 
 
-def placed(model: keras.Model, shape: tuple[int, ...]) -> tuple[keras.Model, tuple[tuple[str, str], ...]]:
+def placed(
+    model: keras.Model, shape: tuple[int, ...], float_up_to: str | None = None, fused: bool = False
+) -> tuple[keras.Model, tuple[tuple[str, str], ...]]:
     """A copy that rounds, with ranges that are still empty; and what stays float, with the reason.
 
     Args:
         model: `spelled_out`, of one picture; unchanged.
         shape: of a picture, (h, w, c).
+        float_up_to: the layer that stays float, with all that it is computed from.
+        fused: as above.
+
+    Raises:
+        SettingError: no such layer.
     """
     old = model.inputs[0]
     picture = keras.Input(batch_shape=old.shape, dtype=old.dtype, name=old.name)
-    placing = _Placing(model, shape, picture)
+    placing = _Placing(model, shape, picture, float_up_to, fused)
     inputs = keras.tree.map_structure(lambda _: picture, model.input)
     copy = keras.models.clone_model(model, input_tensors=inputs, call_function=placing)
     known = {layer.name for layer in model.layers if layer.weights}
@@ -78,9 +91,12 @@ def placed(model: keras.Model, shape: tuple[int, ...]) -> tuple[keras.Model, tup
 class _Placing:
     """Calls each operation of the copy, and what rounds before and behind it."""
 
-    def __init__(self, model: keras.Model, shape: tuple[int, ...], picture: Tensor):
-        self.graph = Graph(model)
+    def __init__(
+        self, model: keras.Model, shape: tuple[int, ...], picture: Tensor, float_up_to: str | None, fused: bool
+    ):
+        self.graph, self.fused = Graph(model), fused
         self.originals = {operation.name: operation for operation in model.operations}
+        self.floats = frozenset[str]() if float_up_to is None else _up_to(float_up_to, self.originals, self.graph)
         self.scaled = _scaled(model, self.graph, shape)
         self.told = {source_of(one, self.graph) for one in model.operations if type(one) in SAME_GRID}
         self.ranges: dict[str, Tensor] = {}
@@ -89,8 +105,10 @@ class _Placing:
         self.pixels = self._rounded(picture, PIXELS, (0.0, LEVELS))
 
     def __call__(self, operation: Any, *args: Any, **kwargs: Any) -> Tensor:
-        args = keras.tree.map_structure(lambda x: self.pixels if x is self.picture else x, args)
         original, name, kind = self.originals[operation.name], operation.name, type(operation)
+        if name in self.floats:
+            return self._in_float(operation, original, *args, **kwargs)
+        args = keras.tree.map_structure(lambda x: self.pixels if x is self.picture else x, args)
         if kind is layers.Concatenate:
             return operation(self._rounded(list(args[0]), name))
         told = self.ranges.get(source_of(original, self.graph)) if kind in SAME_GRID else None
@@ -99,7 +117,7 @@ class _Placing:
         if kind in KERNEL_AXES:
             operation = FakeQuantizedKernel(operation, name=name)
         outputs = operation(*args, **kwargs)
-        if _left(original, self.graph):
+        if _left(original, self.graph, self.fused):
             return outputs
         function = function_of(original)
         if kind not in (*ROUNDED, *SCALING) and function not in FUNCTIONS:
@@ -110,6 +128,13 @@ class _Placing:
             return outputs
         return self._rounded(outputs, name, self.scaled.get(name, FIXED.get(function)))
 
+    def _in_float(self, operation: Any, original: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Rounded where anything that is not float takes it."""
+        outputs = operation(*args, **kwargs)
+        takers = self.graph.takers.get(id(original.output), ())
+        inside = all(taker.name in self.floats for taker in takers) or not isinstance(outputs, keras.KerasTensor)
+        return outputs if inside else self._rounded(outputs, operation.name)
+
     def _rounded(self, x: Tensor, name: str, fixed: tuple[float, float] | None = None) -> Tensor:
         tells = name in self.told
         outputs = FakeQuantize(fixed, tells, name=f"{name}_quantized")(x)
@@ -119,10 +144,23 @@ class _Placing:
         return tensors if isinstance(x, list) else tensors[0]
 
 
-def _left(operation: Any, graph: Graph) -> bool:
+def _up_to(name: str, operations: Mapping[str, Any], graph: Graph) -> frozenset[str]:
+    """The names of an operation and of all that it is computed from."""
+    if name not in operations:
+        raise SettingError(f"no layer {name!r} to stay float up to; wanted one of the model's with folded batch norms")
+    found, todo = set(), [name]
+    while todo:
+        if (at := todo.pop()) not in found:
+            found.add(at)
+            makers = (graph.maker(tensor) for tensor in keras.tree.flatten(operations[at].input))
+            todo += [one.name for one in makers if one is not None and not isinstance(one, layers.InputLayer)]
+    return frozenset(found)
+
+
+def _left(operation: Any, graph: Graph, fused: bool) -> bool:
     """Whether nothing is to be rounded behind it."""
     output = operation.output
-    if type(operation) in HANDS_ON:
+    if type(operation) in HANDS_ON or (fused and _at_the_end(operation, graph)):
         return True
     if not graph.takers.get(id(output)):
         return function_of(operation) is activations.softmax
@@ -130,9 +168,16 @@ def _left(operation: Any, graph: Graph) -> bool:
         return False
     taker = graph.taker(output)
     fuses = type(operation) in (*KERNEL_AXES, *ARITHMETIC) and not _has_relu(operation)
+    known = FUNCTIONS if fused else RELUS
     if type(operation) in SCALING:
         return type(taker) in SCALING
-    return type(taker) is layers.Concatenate or (fuses and function_of(taker) in RELUS)
+    return type(taker) is layers.Concatenate or (fuses and function_of(taker) in known)
+
+
+def _at_the_end(operation: Any, graph: Graph) -> bool:
+    """Whether nothing takes it but what arranges a detector's rows, if anything."""
+    takers = graph.takers.get(id(operation.output), ())
+    return all(isinstance(taker, Predictions) for taker in takers)
 
 
 def _has_relu(operation: Any) -> bool:

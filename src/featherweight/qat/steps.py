@@ -4,7 +4,7 @@ In scope: models and ranges. Not aware of: training, files. Imports artifact, er
 keras where it is used.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,8 +41,24 @@ class RangeSettings:
             raise SettingError(f"momentum {self.momentum:g}, frozen after {self.frozen_after:g}; wanted 0 to 1")
 
 
+@dataclass(frozen=True)
+class PlaceSettings:
+    """Where it is rounded, other than everywhere that 8 bits can be. Both are for ONNX files alone.
+
+    `float_up_to` is a layer that stays float with all that it is computed from: the first layers, at the largest maps,
+    are those that move the outputs most. `fused` leaves out the codes between a convolution or a sum and its
+    activation, which OpenVINO computes as one, and those of the outputs.
+    """
+
+    float_up_to: str | None = None
+    fused: bool = False
+
+
 def fake_quantize(
-    model: "keras.Model", calibration: NDArray[np.uint8], settings: RangeSettings | None = None
+    model: "keras.Model",
+    calibration: NDArray[np.uint8],
+    settings: RangeSettings | None = None,
+    places: PlaceSettings | None = None,
 ) -> tuple["keras.Model", Step]:
     """A copy that computes as its int8 file will, and can be trained.
 
@@ -54,27 +70,31 @@ def fake_quantize(
         calibration: training pictures (n, h, w, c) RGB 0–255 of the model's size. The first range of an activation is
             the mean over batches of its least and greatest values.
         settings: of the ranges.
+        places: where it rounds.
 
     Returns:
         The copy, whose ranges a training step moves; and what stays float, with the reason.
 
     Raises:
-        SettingError: another kind of model, pictures of another size, or nothing in it that could be int8.
+        SettingError: another kind of model, pictures of another size, a layer that is not there, or nothing in it that
+            could be int8.
     """
     from featherweight.qat.layers import FakeQuantizedKernel
     from featherweight.qat.places import placed
     from featherweight.qat.spelling import spelled_out
 
-    settings = settings or RangeSettings()
+    settings, places = settings or RangeSettings(), places or PlaceSettings()
     folded, _ = fold(model)
     _check_pictures(folded, calibration)
-    copy, skipped = placed(spelled_out(folded), calibration.shape[1:])
+    copy, skipped = placed(spelled_out(folded), calibration.shape[1:], places.float_up_to, places.fused)
     kernels = sum(isinstance(layer, FakeQuantizedKernel) for layer in copy.layers)
     if not kernels:
         raise SettingError(f"{model.name} has no convolution or dense layer that could be int8")
     pictures = calibration[: settings.calibration_images]
     _calibrate(copy, pictures, settings.momentum)
     done = {"kernels": kernels, "activations": len(quantizers(copy)), "calibration_images": len(pictures)}
+    if places != PlaceSettings():
+        done |= asdict(places)
     return copy, Step("fake_quantize", done, skipped)
 
 
