@@ -14,8 +14,8 @@ Timed is one picture of the network's size, which is resized before:
   least on, the best first; nothing suppressed. This is the column to compare.
 
 What is float is computed in float32, the layers of an int8 file that stay float, too: bfloat16, which OpenVINO takes by
-itself where the processor can, costs a point more here. A short race finds the fastest runtime for each precision; then a
-round starts fresh processes of all sides, which live together and run short blocks in random order. A round gives one
+itself where the processor can, costs a point more here. A short race finds the fastest runtime for each precision; then
+a round starts fresh processes of all sides, which live together and run short blocks in random order. A round gives one
 ratio, of the medians of the blocks' medians; printed is the median of the rounds with its 95 % interval by order
 statistics.
 

@@ -3,12 +3,15 @@
     python benchmarks/nuclei.py train OUT --data NUCLEI --weights mobilenet_v1_0.5_160.weights.h5
     python benchmarks/nuclei.py files OUT --data NUCLEI                              float32 and int8 files
     python benchmarks/nuclei.py judge OUT --data NUCLEI                              IoU on val and test, in two ways
+    python benchmarks/nuclei.py speed OUT                                            int8 against float32
     featherweight measure OUT/nuclei-*-* --data NUCLEI --split 0.2,0.2 --output results/nuclei.jsonl
 
 Plain 3×3 convolutions stand on the maps of stride 1, 2, 4, 8 and 16. `train` keeps its state in OUT after each epoch
 and goes on there when it was killed; how long it took, by the clock and of the processors, is in `done.json`, over all
 calls. The best epoch is chosen on val; test is looked at by `judge` and `measure` alone. `judge` tells the IoU of the
-nuclei over all pixels of a part, as `measure` does, and the mean of the pictures' own, as others publish it.
+nuclei over all pixels of a part, as `measure` does, and the mean of the pictures' own, as others publish it. `speed`
+holds the int8 file as it runs fastest here against the float32 file as it runs fastest in float32, in pairs of fresh
+processes.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +29,13 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import numpy as np
 
-from featherweight.artifact import Artifact, Step, read_artifact, write_file
+from featherweight.artifact import FILES, Artifact, Step, read_artifact, write_file
 from featherweight.data import Dataset, Split, load_masks, load_pixels, read_dataset
+from featherweight.device import available_cores
+from featherweight.measure.fastest import fastest
+from featherweight.measure.one import pictures_of
+from featherweight.measure.pairs import PairProtocol
+from featherweight.measure.versus import hold
 from featherweight.quantize import chosen_items
 from featherweight.quantize.agreement import answers
 from featherweight.segment.scores import classes_of, confusion
@@ -124,18 +133,31 @@ def judge(artifact: Artifact, dataset: Dataset) -> dict[str, Any]:
     return told
 
 
+def speed(out: Path) -> Iterator[dict[str, Any]]:
+    """int8 against float32, on one thread and on all cores."""
+    small, full = ([read_artifact(out / f"nuclei-{kind}-{one}") for kind in FILES] for one in ("int8", "float32"))
+    for threads in sorted({1, available_cores()}):
+        (int8, _), (float32, _) = fastest(small, (threads,)), fastest(full, (threads,), "float32")
+        found = hold(int8, float32, pictures_of(int8.artifact, None, None), PairProtocol())
+        yield {"benchmark": "nuclei", "pair": f"{int8} against {float32}", "speed": str(found.speed)}
+
+
 def main() -> None:
     """One stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("train", "files", "judge"))
+    parser.add_argument("stage", choices=("train", "files", "judge", "speed"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", type=Path, help="of MobileNetV1 0.5 at 160 pixels")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.stage == "speed":
+        for row in speed(args.out):
+            print(json.dumps(row), flush=True)
+        return
     dataset = read_dataset(args.data, SPLIT, "segment")
     if args.stage == "train":
         print(json.dumps(train(args.out, dataset, args.weights, args.epochs, args.seed), indent=1))

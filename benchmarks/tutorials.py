@@ -4,7 +4,8 @@
 
 FOLDER holds what the page says that the reader has. Commands are the lines of ```sh blocks; what they print goes
 between `<!-- output … -->` and `<!-- end -->` behind the block, so that no page shows what was not printed. A block
-without such marks shows nothing. A command that fails ends the run and leaves the page as it is.
+without such marks shows nothing, and behind the last one with marks none is run. A command that fails ends the run and
+leaves the page as it is.
 """
 
 import re
@@ -26,8 +27,11 @@ def commands_of(page: str) -> list[str]:
 
 def filled(page: str) -> str:
     """The page with what its commands print, run now."""
+    last = max((block.start() for block in BLOCK.finditer(page) if block[2] is not None), default=-1)
 
     def run(block: re.Match[str]) -> str:
+        if block.start() > last:
+            return block[0]
         printed = [
             subprocess.run(shlex.split(line), check=True, capture_output=True, text=True).stdout
             for line in block[1].splitlines()
