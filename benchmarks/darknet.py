@@ -22,8 +22,9 @@ statistics.
 Lost is 1 - AP50 of an int8 file's boxes, by the runtime that is timed, where those that float32 finds with a score over
 0.3 are the true ones, on photos of the folder that int8 was not calibrated on. Of int8 files two are made: by
 `quantize_within` a point on those that it was calibrated on, ONNX with smoothed channels and no codes between
-convolutions and their activations; and plain LiteRT. Those that lose too much are in no race, unless all do. Exit code
-1: a whole interval is below its aim, or more is lost than may be.
+convolutions and their activations; and plain LiteRT. With `--float-up-to` a third, of `qat.imitate` on the same photos.
+Those that lose too much are in no race, unless all do. Exit code 1: a whole interval is below its aim, or more is lost
+than may be.
 """
 
 import argparse
@@ -35,6 +36,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -49,6 +51,7 @@ from featherweight.decode import decode
 from featherweight.device.environment import snapshot
 from featherweight.device.load import Watch, reasons
 from featherweight.errors import RuntimeFailure
+from featherweight.export import About, export
 from featherweight.image import read_image, resize
 from featherweight.quantize import QuantizeSettings, quantize, quantize_within
 from featherweight.runtimes import runtime_named, supporting
@@ -158,9 +161,8 @@ def photos(folder: Path, height: int, width: int, rule: str, most: int, seed: in
     return np.stack([resize(read_image(path), height, width, rule) for path in chosen])
 
 
-def files(cfg: Path, weights: Path, names: Path | None, folder: Path) -> list[Artifact]:
-    """The network as our float32 files."""
-    from featherweight.export import About, export
+def imported(cfg: Path, weights: Path, names: Path | None) -> tuple[Any, About]:
+    """The network as a Keras model, and what its files say of themselves."""
     from featherweight.models.darknet import import_darknet
     from featherweight.models.heads import decoding_of_model
 
@@ -169,12 +171,16 @@ def files(cfg: Path, weights: Path, names: Path | None, folder: Path) -> list[Ar
     if decoding is None:
         raise SystemExit(f"{cfg} ends in no boxes; wanted a detector")
     rule = str(step.settings.get("resize", "bilinear"))
-    some = np.random.default_rng(0).integers(0, 256, (2, decoding.height, decoding.width, 3), np.uint8)
-    made = []
-    for kind in ("onnx", "litert"):
-        about = About(f"{cfg.stem}-{kind}-float32", classes, (step,), task="detect", resize=rule, decoding=decoding)
-        made.append(export(model, folder / f"{kind}-float32", kind, about, some))
-    return made
+    return model, About(cfg.stem, classes, (step,), task="detect", resize=rule, decoding=decoding)
+
+
+def files(model: Any, about: About, folder: Path) -> list[Artifact]:
+    """The network as our float32 files."""
+    some = np.random.default_rng(0).integers(0, 256, (2, *model.input_shape[1:]), np.uint8)
+    return [
+        export(model, folder / f"{kind}-float32", kind, replace(about, name=f"{about.name}-{kind}-float32"), some)
+        for kind in ("onnx", "litert")
+    ]
 
 
 def in_int8(made: Sequence[Artifact], calibration: Pictures, folder: Path) -> list[Artifact]:
@@ -185,6 +191,28 @@ def in_int8(made: Sequence[Artifact], calibration: Pictures, folder: Path) -> li
         quantize_within(onnx, folder / "onnx-int8", calibration, max_loss=MOST_LOST, settings=within),
         quantize(litert, folder / "litert-int8", calibration),
     ]
+
+
+def in_trained_int8(model: Any, about: About, calibration: Pictures, up_to: str, folder: Path) -> Artifact:
+    """The network that has learnt to say in int8 what it says in float32, behind the layers that stay float."""
+    from keras import ops
+
+    from featherweight import qat
+    from featherweight.detect.distil import taught_by
+    from featherweight.equalize import equalize
+    from featherweight.fold import fold
+
+    assert about.decoding is not None
+    taught = taught_by(about.decoding)
+    equal, steps = equalize(fold(model)[0])
+    aware, step = qat.imitate(
+        equal,
+        calibration,
+        places=qat.PlaceSettings(up_to, fused=True),
+        loss=lambda its, mine: taught(its, mine) + ops.mean(ops.square(mine - its)),
+    )
+    named = replace(about, name=f"{about.name}-onnx-int8-trained", steps=(*about.steps, steps, step))
+    return qat.export_qat(aware, folder / "onnx-int8-trained", "onnx", named, calibration)
 
 
 def answers(artifact: Artifact, runtime: str, pictures: Pictures) -> NDArray[np.float32]:
@@ -302,13 +330,16 @@ def line(row: dict[str, Any]) -> str:
 def run(args: argparse.Namespace, folder: Path) -> int:
     """The whole of it; 1 where an aim is missed."""
     rng = random.Random(args.seed)
-    made = files(args.cfg, args.weights, args.names, folder)
+    model, about = imported(args.cfg, args.weights, args.names)
+    made = files(model, about, folder)
     first = made[0]
     assert first.height is not None and first.width is not None
     every = photos(args.photos, first.height, first.width, first.resize or "stretch", args.images, args.seed)
     half = min(args.calibration, len(every) // 2)
     calibration, judged = every[:half], every[half:]
     small = [read_artifact(args.int8)] if args.int8 else in_int8(made, calibration, folder)
+    if args.float_up_to and not args.int8:
+        small.append(in_trained_int8(model, about, calibration, args.float_up_to, folder))
     for artifact in (*made, *small):
         print(f"{artifact.name}: {artifact.size_bytes:,} bytes; {artifact.steps[-1].settings}", file=sys.stderr)
     shares = losses(small, first, judged)
@@ -355,6 +386,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=10, help="of fresh processes (default: 10)")
     parser.add_argument("--images", type=int, default=500, help="photos in all (default: 500)")
     parser.add_argument("--calibration", type=int, default=250, help="of them to calibrate on (default: 250)")
+    parser.add_argument("--float-up-to", metavar="LAYER", help="also train int8, with all up to this layer in float")
     parser.add_argument("--int8", type=Path, help="an int8 artifact of the network that is there already, to time that")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="a file for the rows, one a line; new ones are appended")
