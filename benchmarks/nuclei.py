@@ -2,7 +2,7 @@
 
     python benchmarks/nuclei.py train OUT --data NUCLEI --weights mobilenet_v1_0.5_160.weights.h5
     python benchmarks/nuclei.py files OUT --data NUCLEI                              float32 and int8 files
-    python benchmarks/nuclei.py judge OUT --data NUCLEI                              IoU on val and test, in two ways
+    python benchmarks/nuclei.py judge OUT --data NUCLEI                              IoU on all parts, in two ways
     python benchmarks/nuclei.py speed OUT                                            int8 against float32
     featherweight measure OUT/nuclei-*-* --data NUCLEI --split 0.2,0.2 --output results/nuclei.jsonl
 
@@ -117,7 +117,7 @@ def judge(artifact: Artifact, dataset: Dataset) -> dict[str, Any]:
     """IoU of the nuclei on val and test: of all pixels, and the mean over the pictures."""
     size = (artifact.height or 0, artifact.width or 0)
     told: dict[str, Any] = {"benchmark": "nuclei", "file": artifact.name, "sha256": artifact.sha256}
-    for part in ("val", "test"):
+    for part in ("train", "val", "test"):
         items = dataset.part(part)
         pixels, masks = load_pixels(items, *size).take(items), load_masks(items, *size)
         each = []
