@@ -81,6 +81,7 @@ def main() -> None:
             "",
             markdown([record]).rstrip(),
         ]
+    shutil.rmtree(records.with_suffix(".samples"), ignore_errors=True)  # megabytes, of which the page shows none
     (args.docs / "gallery.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
